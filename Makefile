@@ -1,0 +1,50 @@
+# The commands of the README. PYTHON is only used to make .venv; everything else runs from there.
+PYTHON ?= python3
+ENVIRONMENT ?= dev
+# Some shells switch bytecode off; every synth would then compile aws-cdk-lib again.
+unexport PYTHONDONTWRITEBYTECODE
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test benchmark snapshots clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: ## Prepare .venv for `cdk synth` and `cdk deploy`
+	@$(PYTHON) tools/bootstrap.py deploy
+
+setup-local:
+	@$(PYTHON) tools/bootstrap.py local
+
+setup-dev:
+	@$(PYTHON) tools/bootstrap.py dev
+
+local: setup-local ## Deploy to the embedded AWS and ask the model something
+	@python -m modelzone.local up --environment $(ENVIRONMENT)
+
+local-status: ## Say what runs and where
+	@python -m modelzone.local status
+
+local-down: ## Stop the embedded AWS and everything in it
+	@test -x .venv/bin/python && python -m modelzone.local down || true
+
+synth: setup ## Write the CloudFormation templates to cdk.out
+	@cdk synth --quiet -c environment=$(ENVIRONMENT)
+
+lint: setup-dev ## Style and types
+	ruff check .
+	ruff format --check .
+	mypy
+	pyright
+
+test: lint ## Everything: style, types, all test suites
+	python -m pytest
+
+benchmark: setup-dev ## Seconds per synth
+	python benchmarks/synth.py
+
+snapshots: setup-dev ## Accept the templates as they are now
+	python -m pytest tests/infrastructure --snapshot-update
+
+clean: local-down ## Remove everything that the commands made
+	rm -rf .venv .build .modelzone node_modules cdk.out

@@ -1,0 +1,47 @@
+"""The identity of a compiled artifact.
+
+The same rule stands in ``lambda/compiled_artifact`` and ``compile_job``, which are shipped alone; a test holds the
+three to one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+__all__ = ["ArtifactFacts", "artifact_key", "artifact_prefix"]
+
+_KEY_DIGITS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactFacts:
+    """Everything that goes into compilation, as text: two artifacts with equal facts are interchangeable."""
+
+    engine: str
+    engine_version: str
+    model_id: str
+    model_revision: str
+    instance_family: str
+    tensor_parallel_degree: str
+    batch_size: str
+    sequence_length: str
+    dtype: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The facts as the manifest holds them."""
+        return asdict(self)
+
+
+def artifact_key(facts: Mapping[str, str]) -> str:
+    """First 20 hexadecimal digits of the SHA-256 of the facts as canonical JSON."""
+    text = json.dumps(dict(facts), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def artifact_prefix(facts: Mapping[str, str]) -> str:
+    """``compiled/<model>/<key>/``, the place of the artifact in the model bucket."""
+    slug = facts["model_id"].lower().replace("/", "--")
+    return f"compiled/{slug}/{artifact_key(facts)}/"

@@ -1,0 +1,178 @@
+"""Plans: published sizes come out right, and what does not fit is refused with numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modelzone.errors import SettingsError
+from modelzone.hardware import find_instance
+from modelzone.planning import (
+    kv_cache_bytes_per_token,
+    parameter_count,
+    plan_deployment,
+    plan_environment,
+    plan_memory,
+)
+from modelzone.settings import Architecture, apply_overrides, load_environment, load_profile
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def architecture(
+    kind: str, layers: int, hidden: int, heads: int, kv: int, inter: int, vocabulary: int, experts: int = 1
+) -> Architecture:
+    return Architecture(
+        type=kind,
+        layers=layers,
+        hidden_size=hidden,
+        attention_heads=heads,
+        key_value_heads=kv,
+        intermediate_size=inter,
+        vocabulary_size=vocabulary,
+        context_length=8192,
+        experts=experts,
+        experts_per_token=min(2, experts),
+    )
+
+
+MIXTRAL = architecture("mixtral", 32, 4096, 32, 8, 14336, 32000, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "kv_bytes"),
+    [
+        # Parameters as the models' own config.json numbers give them; each equals the published checkpoint's size.
+        (MIXTRAL, 46_702_792_704, 131_072),
+        (architecture("mistral", 32, 4096, 32, 8, 14336, 32000), 7_241_732_096, 131_072),
+        (architecture("llama", 32, 4096, 32, 8, 14336, 128256), 8_030_261_248, 131_072),
+        (architecture("llama", 32, 4096, 32, 32, 11008, 32000), 6_738_415_616, 524_288),
+        (architecture("llama", 80, 8192, 64, 8, 28672, 32000), 68_976_648_192, 327_680),
+    ],
+)
+def test_parameters_and_kv_cache(model: Architecture, parameters: int, kv_bytes: int) -> None:
+    assert parameter_count(model) == parameters
+    assert kv_cache_bytes_per_token(model) == kv_bytes
+
+
+def test_tied_embeddings_are_counted_once() -> None:
+    tied = MIXTRAL.model_copy(update={"tied_embeddings": True})
+    assert parameter_count(MIXTRAL) - parameter_count(tied) == 32000 * 4096
+
+
+@pytest.mark.parametrize(("degree", "fits"), [(2, False), (4, False), (8, True)])
+def test_mixtral_needs_degree_8(degree: int, *, fits: bool) -> None:
+    instance = find_instance("ml.inf2.24xlarge")
+    assert instance is not None
+    memory = plan_memory(MIXTRAL, instance=instance, tensor_parallel_degree=degree, batch_size=1, sequence_length=1024)
+    assert memory.fits is fits
+    assert memory.needed == memory.weights + memory.kv_cache + memory.reserve
+
+
+def test_kv_heads_are_replicated_beyond_their_number() -> None:
+    instance = find_instance("inf2.48xlarge")
+    assert instance is not None
+    caches = [
+        plan_memory(MIXTRAL, instance=instance, tensor_parallel_degree=d, batch_size=1, sequence_length=1024).kv_cache
+        for d in (4, 8, 24)
+    ]
+    assert caches == [32 * 2**20, 16 * 2**20, 16 * 2**20]
+
+
+def test_the_articles_deployment() -> None:
+    (plan,) = plan_environment(ROOT, "dev").deployments
+    assert plan.stack_id == "InferentiaMixtralStack"
+    assert plan.image_uri == (
+        "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:"
+        "2.1.2-optimum0.0.25-neuronx-py310-ubuntu22.04"
+    )
+    assert plan.inference_ami_version == "al2-ami-sagemaker-inference-neuron-2"
+    assert plan.volume_size_gib == 512
+    assert plan.serving.health_check_timeout_seconds == 2400
+    assert plan.facts.as_dict() == {
+        "engine": "tgi-neuronx",
+        "engine_version": "0.0.25",
+        "model_id": "mistralai/Mixtral-8x7B-Instruct-v0.1",
+        "model_revision": "41bd4c9e7e4fb318ca40e721131d4933966c2cc1",
+        "instance_family": "inf2",
+        "tensor_parallel_degree": "8",
+        "batch_size": "1",
+        "sequence_length": "1024",
+        "dtype": "fp16",
+    }
+    assert plan.allowed_tensor_parallel_degrees == {"ml.inf2.24xlarge": (8,), "ml.inf2.48xlarge": (8, 24)}
+    assert plan.maximum_sequence_length == 32768
+    assert plan.target_concurrency == plan.serving.batch_size
+    # Weights of 93.4 GB, their export and the image have to fit on the compile host's disk.
+    assert plan.compile.root_volume_gib > 2 * 87 + 40
+    assert plan.compile.devices == 6
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.region = "eu-west-1"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("engine", "'tgi'", "use one of: tgi-neuronx"),
+        ("engine_version", "0.0.99", "is not a supported version of tgi-neuronx"),
+        ("instance_type", "ml.inf2.2xlarge", "use one of: ml.inf2.xlarge"),
+        ("instance_type", "inf2.24xlarge", "use one of: ml.inf2.xlarge"),
+        ("tensor_parallel_degree", "16", "is not possible on ml.inf2.24xlarge, which has 12 NeuronCores"),
+        ("tensor_parallel_degree", "4", "22.78 GiB of 16.00 GiB a core"),
+        ("instance_type", "ml.inf2.xlarge", "is not possible on ml.inf2.xlarge"),
+        ("sequence_length", "40000", "use at most 32768"),
+        ("batch_size", "256", ""),
+        ("image_uri", "example.com/image:1", "is not in the table of published images"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_synth(field: str, value: str, says: str) -> None:
+    overrides = {"mixtral": {field: value}}
+    if field == "batch_size":
+        overrides["mixtral"]["sequence_length"] = "4096"
+    with pytest.raises(SettingsError) as refused:
+        plan_environment(ROOT, "dev", overrides=overrides)
+    assert says in str(refused.value)
+    assert "deployments.mixtral." in refused.value.key
+    assert refused.value.source.endswith("environments/dev.yaml")
+
+
+def test_a_misfit_names_what_would_fit() -> None:
+    with pytest.raises(
+        SettingsError, match=r"ml\.inf2\.24xlarge with degree 8; or ml\.inf2\.48xlarge with degree 8, 24"
+    ):
+        plan_environment(ROOT, "dev", overrides={"mixtral": {"tensor_parallel_degree": "4"}})
+
+
+def test_a_region_without_the_image_is_refused() -> None:
+    environment = load_environment(ROOT, "dev").model_copy(update={"region": "xx-nowhere-1"})
+    profile = load_profile(ROOT, "mixtral-8x7b-instruct")
+    with pytest.raises(SettingsError, match="no image in region xx-nowhere-1"):
+        plan_deployment(environment, "mixtral", profile, source="dev.yaml")
+
+
+def test_two_deployments_must_not_share_a_stack(tmp_path: Path) -> None:
+    for folder in ("environments", "models"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    path = tmp_path / "environments" / "dev.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["deployments"] = {name: {"profile": "mixtral-8x7b-instruct"} for name in ("mixtral-1", "mixtral1")}
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(SettingsError, match="mixtral-1 and mixtral1 would both become InferentiaMixtral1Stack"):
+        plan_environment(tmp_path, "dev")
+
+
+def test_overrides_change_the_artifacts_identity() -> None:
+    prefixes = {
+        plan_environment(ROOT, "dev", overrides={"mixtral": {"batch_size": str(size)}}).deployments[0].artifact_prefix
+        for size in (1, 4, 8)
+    }
+    assert len(prefixes) == 3
+
+
+def test_applying_no_overrides_changes_nothing() -> None:
+    environment = load_environment(ROOT, "dev")
+    assert apply_overrides(environment, {}) == environment
