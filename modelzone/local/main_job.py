@@ -1,0 +1,214 @@
+"""The main job: from nothing to a streamed answer through the deployed API."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import boto3
+
+from modelzone.errors import ModelzoneError
+from modelzone.local.cdk_cli import CdkCli
+from modelzone.local.chat import ChatResult, stream_chat
+from modelzone.local.processes import MemoryWatch, aws_environment, running_emulator, start_emulator
+from modelzone.local.publish import publish_artifact
+from modelzone.local.workspace import ACCOUNT, EmulatorState, Workspace
+from modelzone.planning import EnvironmentPlan, plan_environment
+
+__all__ = ["Embedded", "MainJob", "run_main_job"]
+
+_MIB_IN_GIB = 1024
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A running embedded AWS with an environment deployed on it."""
+
+    workspace: Workspace
+    plan: EnvironmentPlan
+    state: EmulatorState
+
+    @property
+    def region(self) -> str:
+        """The environment's region."""
+        return self.plan.environment.region
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the emulator."""
+        # Any service by name: the stubs' overloads take literals only.
+        create: Any = boto3.client
+        return create(
+            service,
+            endpoint_url=self.state.url,
+            region_name=self.region,
+            aws_access_key_id=ACCOUNT,
+            aws_secret_access_key="embedded",  # noqa: S106 - the emulator takes any
+        )
+
+    def stack_name(self, suffix: str) -> str:
+        """CloudFormation's name of one of the environment's stacks."""
+        return f"modelzone-{self.plan.environment.name}-{suffix}"
+
+    def outputs(self, suffix: str) -> dict[str, str]:
+        """Outputs of a stack.
+
+        Raises
+        ------
+        ModelzoneError
+            The stack does not exist.
+        """
+        name = self.stack_name(suffix)
+        formation = self.client("cloudformation")
+        try:
+            stack = formation.describe_stacks(StackName=name)["Stacks"][0]
+        except formation.exceptions.ClientError as error:
+            raise ModelzoneError(f"stack {name}: {error}; run: make local") from None
+        return {row["OutputKey"]: row["OutputValue"] for row in stack.get("Outputs", [])}
+
+    @cached_property
+    def base_url(self) -> str:
+        """The OpenAI base URL of the deployed API.
+
+        The stack's output points at amazonaws.com; the emulator serves the same API under a path of its own.
+        """
+        gateway = self.outputs("gateway")
+        return f"{self.state.url}/_aws/execute-api/{gateway['ApiId']}/{gateway['StageName']}/v1"
+
+    @cached_property
+    def api_key(self) -> str:
+        """The value of the environment's API key, read from API Gateway as an operator would."""
+        key_id = self.outputs("gateway")["ApiKeyId"]
+        value: str = self.client("apigateway").get_api_key(apiKey=key_id, includeValue=True)["value"]
+        return value
+
+
+class MainJob:
+    """The steps of ``make local``, each of which finds and keeps what an earlier run has done."""
+
+    def __init__(self, workspace: Workspace, *, environment: str) -> None:
+        self._workspace = workspace
+        self._environment = environment
+        self.plan = plan_environment(workspace.root, environment)
+
+    def start(self) -> Embedded:
+        """Have an emulator running."""
+        state = running_emulator(self._workspace)
+        if state is None:
+            state = start_emulator(self._workspace)
+            _say(f"emulator started on port {state.port}")
+        else:
+            _say(f"emulator already runs on port {state.port}")
+        return Embedded(self._workspace, self.plan, state)
+
+    def cdk(self, embedded: Embedded) -> CdkCli:
+        """The CDK CLI, pointed at the emulator."""
+        return CdkCli(
+            root=self._workspace.root,
+            assembly=self._workspace.assembly,
+            environment=aws_environment(embedded.state, region=embedded.region),
+            log=self._workspace.logs / "cdk.log",
+        )
+
+    def prepare(self, embedded: Embedded, cdk: CdkCli) -> None:
+        """Bootstrap the account and synthesise the application."""
+        cdk.bootstrap(ACCOUNT, embedded.region)
+        cdk.synth({"environment": self._environment})
+
+    def deploy(self, embedded: Embedded, cdk: CdkCli) -> None:
+        """Deploy everything that deployments need, compile their models, deploy them."""
+        # The gateway comes now because it can be deployed beside the others; the deployments depend on it anyway.
+        cdk.deploy(["CompileStack", "GatewayStack"])
+        bucket = embedded.outputs("model-store")["ModelBucketName"]
+        for plan in self.plan.deployments:
+            with _step(f"compile job for {plan.name} (export stood in for)"):
+                uri = publish_artifact(
+                    plan,
+                    bucket=bucket,
+                    root=self._workspace.root,
+                    folder=self._workspace.folder / "compile",
+                    environment=aws_environment(embedded.state, region=embedded.region),
+                    log=self._workspace.logs / f"compile-{plan.name}.log",
+                )
+            _say(f"artifact {uri}")
+        cdk.deploy([plan.stack_id for plan in self.plan.deployments])
+
+
+def ask(embedded: Embedded, *, prompt: str, model: str) -> ChatResult:
+    """Send one streamed chat request through the deployed API and show the answer as it comes."""
+    _say(f"POST {embedded.base_url}/chat/completions  model={model}")
+    _write(f"\n  you    {prompt}\n  model  ")
+    result = stream_chat(
+        base_url=embedded.base_url, api_key=embedded.api_key, model=model, prompt=prompt, on_text=_write
+    )
+    _write("\n\n")
+    _say(
+        f"streamed in {result.pieces} pieces, the first after {result.first_s * 1000:.0f} ms, "
+        f"all after {result.total_s * 1000:.0f} ms, finish_reason {result.finish_reason}"
+    )
+    return result
+
+
+def run_main_job(workspace: Workspace, *, environment: str, prompt: str) -> None:
+    """Run ``make local``: start, deploy, ask, and say where things are.
+
+    Raises
+    ------
+    ModelzoneError
+        A step failed.
+    """
+    started = time.monotonic()
+    with workspace.lock(), MemoryWatch(workspace) as memory:
+        job = MainJob(workspace, environment=environment)
+        with _step("embedded AWS"):
+            embedded = job.start()
+        cdk = job.cdk(embedded)
+        with _step("cdk bootstrap and synth"):
+            job.prepare(embedded, cdk)
+        with _step("cdk deploy"):
+            job.deploy(embedded, cdk)
+        for plan in job.plan.deployments:
+            ask(embedded, prompt=prompt, model=plan.name)
+    _say(f"done in {time.monotonic() - started:.0f} s, peak memory {memory.peak_mib / _MIB_IN_GIB:.2f} GiB")
+    describe(embedded)
+
+
+def describe(embedded: Embedded) -> None:
+    """Print where things are."""
+    rows = [("OpenAI base URL", embedded.base_url), ("API key (x-api-key)", embedded.api_key)]
+    rows += [
+        (f"endpoint of {plan.name}", embedded.outputs(f"deployment-{plan.name}")["EndpointName"])
+        for plan in embedded.plan.deployments
+    ]
+    rows += [
+        (
+            "AWS endpoint",
+            f"AWS_ENDPOINT_URL={embedded.state.url} AWS_ACCESS_KEY_ID={ACCOUNT} AWS_SECRET_ACCESS_KEY=any",
+        ),
+        ("logs", str(embedded.workspace.logs)),
+        ("ask again", f'python -m modelzone.local chat "your question"  (with {sys.executable})'),
+        ("stop", "make local-down"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    _write("".join(f"  {name:<{width}}  {value}\n" for name, value in rows))
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    _say(f"{name} …")
+    started = time.monotonic()
+    yield
+    _say(f"{name}: {time.monotonic() - started:.1f} s")
+
+
+def _say(text: str) -> None:
+    _write(f"[local] {text}\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
