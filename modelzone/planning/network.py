@@ -1,0 +1,20 @@
+"""Which AWS services are reached through interface endpoints in the environment's VPC."""
+
+from __future__ import annotations
+
+__all__ = ["INTERFACE_ENDPOINTS"]
+
+# Service -> who needs it: names as in `com.amazonaws.<region>.<service>`.
+INTERFACE_ENDPOINTS = {
+    "sagemaker.runtime": "the invoke proxy calls endpoints",
+    "sagemaker.api": "operators and the compile host describe endpoints",
+    "ssm": "the proxy reads the registry; the compile host's agent",
+    "ssmmessages": "Session Manager and Run Command",
+    "ec2messages": "Run Command of older agents",
+    "secretsmanager": "the compile host reads the hub token",
+    "ecr.api": "the compile host logs in to the registry",
+    "ecr.dkr": "image manifests; layers come from S3",
+    "logs": "function and compile logs",
+    "kms": "decrypting artifacts and logs",
+    "sts": "role credentials",
+}
