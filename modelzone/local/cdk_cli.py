@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modelzone.errors import ModelzoneError
+from modelzone.local.progress import Progress
 
 __all__ = ["CdkCli"]
 
@@ -81,6 +82,7 @@ class CdkCli:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         command = [str(self._program), *arguments, "--no-notices", "--no-color"]
         lines: list[str] = []
+        progress = Progress()
         with (
             self._log.open("a", encoding="utf-8") as log,
             subprocess.Popen(
@@ -101,7 +103,8 @@ class CdkCli:
                 log.write(line)
                 lines.append(line)
                 if show:
-                    print(f"  {line}", end="", flush=True)  # noqa: T201 - the CLI's progress is for the terminal
+                    progress.feed(line)
+            progress.close()
         if process.returncode:
             tail = "" if show else "\n" + "".join(lines[-25:]).rstrip()
             raise ModelzoneError(f"cdk {arguments[0]} failed (exit status {process.returncode}).{tail}")

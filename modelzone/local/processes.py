@@ -25,6 +25,8 @@ STATE_VARIABLE = "MODELZONE_LOCAL_STATE"
 _HEALTH_PATH = "/_modelzone/health"
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 8.0
+# The emulator outlives the command that started it; Python warns of a Popen that is dropped while its process runs.
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def aws_environment(state: EmulatorState, *, region: str) -> dict[str, str]:
@@ -97,6 +99,7 @@ def start_emulator(workspace: Workspace) -> EmulatorState:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _started.append(process)
     state = EmulatorState(pid=process.pid, port=port, started=psutil.Process(process.pid).create_time())
     workspace.write(state)
     deadline = time.monotonic() + _START_TIMEOUT_S

@@ -37,15 +37,19 @@ class CompilePlan:
         Neuron devices (chips) that must be seen on it.
     ami_parameter
         Public SSM parameter that holds the AMI.
-    root_volume_gib
-        Weights, their export and the container image have to fit.
+    root_volume_gib, min_free_gib
+        Size of its disk, and what must be free when the job starts: weights, their export and the container image.
+    image_repository
+        Name of the image's repository in the engine's registry.
     """
 
     instance_type: str
     devices: int
     ami_parameter: str
     root_volume_gib: int
+    min_free_gib: int
     image_uri: str
+    image_repository: str
     export_command: tuple[str, ...]
 
 
@@ -91,6 +95,20 @@ class DeploymentPlan:
     compile: CompilePlan
 
     @property
+    def camel_name(self) -> str:
+        """The name as construct ids and outputs have it: ``my-model`` becomes ``MyModel``."""
+        return _camel(self.name)
+
+    @property
+    def compile_hint(self) -> str:
+        """What to do when the artifact is missing, as a sentence."""
+        return (
+            f"Compile it: run the command in the output Start{self.camel_name} of stack "
+            f"modelzone-{self.environment}-compile, then the one in its output Compile{self.camel_name}. They compile "
+            "what is planned: for other values edit the environment file and deploy CompileStack first."
+        )
+
+    @property
     def artifact_prefix(self) -> str:
         """Where the artifact lies in the model bucket, with the values known at synth."""
         return artifact_prefix(self.facts.as_dict())
@@ -103,17 +121,27 @@ class EnvironmentPlan:
     environment: Environment
     deployments: tuple[DeploymentPlan, ...]
 
+    @property
+    def registry_path(self) -> str:
+        """SSM path below which each deployment announces itself to the gateway."""
+        return f"/modelzone/{self.environment.name}/deployments"
+
 
 _STACK_PREFIXES = {"inf2": "Inferentia"}
 _SEQUENCE_STEP = 64
 # The root volume holds the weights, the export (another copy in shards) and the image with its layers.
 _IMAGE_GIB = 40
+# The AMI's own snapshot is reported as 100 GB, and the file system keeps some blocks for itself.
+_SYSTEM_GIB = 120
 _COMPILE_DISK_FACTOR = 3
 
 
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("-"))
+
+
 def _stack_id(name: str, instance: Instance) -> str:
-    camel = "".join(part.capitalize() for part in name.split("-"))
-    return f"{_STACK_PREFIXES[instance.family]}{camel}Stack"
+    return f"{_STACK_PREFIXES[instance.family]}{_camel(name)}Stack"
 
 
 def _fits(profile: ModelProfile, instance: Instance, degree: int, batch_size: int, sequence_length: int) -> MemoryPlan:
@@ -233,7 +261,7 @@ def plan_deployment(environment: Environment, name: str, profile: ModelProfile, 
             "use an image of the table modelzone/engines/data/images.json, or pass any other as the stack's "
             "parameter ImageUri",
         )
-    gib = memory.weights * degree / 1024**3
+    min_free_gib = int(memory.weights * degree / 1024**3 * _COMPILE_DISK_FACTOR) + _IMAGE_GIB
     return DeploymentPlan(
         environment=environment.name,
         region=environment.region,
@@ -268,8 +296,10 @@ def plan_deployment(environment: Environment, name: str, profile: ModelProfile, 
             instance_type=instance.name,
             devices=instance.accelerators,
             ami_parameter=kind.compile_ami_parameter,
-            root_volume_gib=int(gib * _COMPILE_DISK_FACTOR) + _IMAGE_GIB,
+            root_volume_gib=min_free_gib + _SYSTEM_GIB,
+            min_free_gib=min_free_gib,
             image_uri=own_image,
+            image_repository=own_image.split("/", 1)[1].rsplit(":", 1)[0],
             export_command=engine.export_command(serving),
         ),
     )

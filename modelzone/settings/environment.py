@@ -16,14 +16,33 @@ Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}(-[a-z]+)+-\d$")]
 AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
 VpcId = Annotated[str, StringConstraints(pattern=r"^vpc-[0-9a-f]{8,17}$")]
 SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
+SecurityGroupId = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]{8,17}$")]
 RouteTableId = Annotated[str, StringConstraints(pattern=r"^rtb-[0-9a-f]{8,17}$")]
 
 
 class NewVpc(Settings):
-    """A VPC of the environment's own, with private subnets in ``zones`` availability zones."""
+    """A VPC of the environment's own, with private subnets in ``zones`` availability zones.
+
+    ``availability_zones`` names them, where an instance type is not offered in the region's first ones.
+    """
 
     cidr: str = "10.40.0.0/16"
     zones: int = Field(default=2, ge=2, le=3)
+    availability_zones: tuple[str, ...] = ()
+
+    @field_validator("availability_zones", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _named_zones(self) -> Self:
+        if self.availability_zones and len(self.availability_zones) != self.zones:
+            raise ValueError(
+                f"availability_zones has {len(self.availability_zones)} entries and zones is {self.zones}; "
+                "name that many zones or none"
+            )
+        return self
 
     @field_validator("cidr")
     @classmethod
@@ -39,7 +58,8 @@ class NewVpc(Settings):
 class ExistingVpc(Settings):
     """A VPC that is already there, by ids: synth looks nothing up, so it needs no credentials.
 
-    ``create_endpoints`` adds the interface and gateway endpoints; leave it off when the VPC already has them.
+    ``create_endpoints`` adds the interface and gateway endpoints; leave it off when the VPC already has them, and name
+    their security group, which then gets a rule for each of this environment's hosts.
     """
 
     vpc_id: VpcId
@@ -47,6 +67,7 @@ class ExistingVpc(Settings):
     private_subnet_ids: tuple[SubnetId, ...] = Field(min_length=1)
     private_route_table_ids: tuple[RouteTableId, ...] = ()
     create_endpoints: bool = True
+    endpoint_security_group_id: SecurityGroupId | None = None
 
     @field_validator("availability_zones", "private_subnet_ids", "private_route_table_ids", mode="before")
     @classmethod
@@ -65,6 +86,11 @@ class ExistingVpc(Settings):
             raise ValueError(
                 f"private_route_table_ids has {len(tables)} entries and private_subnet_ids {len(subnets)}; the S3 "
                 "gateway endpoint needs one for each subnet (or set create_endpoints: false)"
+            )
+        if self.create_endpoints == (self.endpoint_security_group_id is not None):
+            raise ValueError(
+                f"create_endpoints is {str(self.create_endpoints).lower()}; give endpoint_security_group_id when, and "
+                "only when, it is false"
             )
         return self
 

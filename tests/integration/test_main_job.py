@@ -29,6 +29,8 @@ from modelzone.local.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = "InferentiaMixtralStack"
+# The CLI takes parameters by CloudFormation's name of the stack, not by its construct id.
+PARAMETERS_OF = "modelzone-dev-deployment-mixtral"
 # Said nowhere else, so that it can be looked for in the logs.
 MARKER = "zebra-marker-4711"
 WRONG_IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:9.9.9"
@@ -83,6 +85,7 @@ def ask(embedded: Embedded, prompt: str = "What is Modelzone?") -> str:
 def endpoint(embedded: Embedded) -> dict:
     name = embedded.outputs("deployment-mixtral")["EndpointName"]
     described: dict = embedded.client("sagemaker").describe_endpoint(EndpointName=name)
+    del described["ResponseMetadata"]
     return described
 
 
@@ -224,7 +227,7 @@ def test_a_wrong_parameter_is_refused_before_anything_changes(
 ) -> None:
     before = endpoint(embedded)
     with pytest.raises(ModelzoneError, match="cdk deploy failed"):
-        cdk.deploy([STACK], parameters={f"{STACK}:{parameter}": value})
+        cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:{parameter}": value})
     shown = capfd.readouterr().out
     assert parameter in shown
     assert "Traceback" not in shown
@@ -238,7 +241,7 @@ def test_a_missing_artifact_is_refused_before_the_endpoint(
 ) -> None:
     before = endpoint(embedded)
     with pytest.raises(ModelzoneError):
-        cdk.deploy([STACK], parameters={f"{STACK}:BatchSize": "4"})
+        cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:BatchSize": "4"})
     shown = capfd.readouterr().out
     assert "manifest.json" in shown
     assert endpoint(embedded) == before
@@ -248,11 +251,11 @@ def test_a_missing_artifact_is_refused_before_the_endpoint(
 def test_a_parameter_overrides_and_stays(cdk: CdkCli, embedded: Embedded) -> None:
     assert capacity(embedded) == (1, 2)
     before = endpoint(embedded)["EndpointConfigName"]
-    cdk.deploy([STACK], parameters={f"{STACK}:MaxInstanceCount": "3"})
+    cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:MaxInstanceCount": "3"})
     assert capacity(embedded) == (1, 3)
     cdk.deploy([STACK])
     assert capacity(embedded) == (1, 3)
-    cdk.deploy([STACK], parameters={f"{STACK}:MaxInstanceCount": ""})
+    cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:MaxInstanceCount": ""})
     assert capacity(embedded) == (1, 2)
     assert endpoint(embedded)["EndpointConfigName"] == before
 
@@ -273,7 +276,7 @@ def test_an_update_from_the_settings_replaces_the_endpoint_configuration(cdk: Cd
 def test_an_update_that_fails_rolls_back_and_the_old_keeps_serving(cdk: CdkCli, embedded: Embedded) -> None:
     before = endpoint(embedded)
     with pytest.raises(ModelzoneError):
-        cdk.deploy([STACK], parameters={f"{STACK}:ImageUri": WRONG_IMAGE})
+        cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:ImageUri": WRONG_IMAGE})
     name = embedded.stack_name("deployment-mixtral")
     (stack,) = embedded.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"

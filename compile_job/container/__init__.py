@@ -1,0 +1,1 @@
+"""Programs that run inside the serving container, where only its own packages are."""

@@ -1,0 +1,176 @@
+"""Weights, compiled artifacts and the hub token."""
+
+# jsii's classes name some parameters differently from the interfaces they implement; mypy checks these arguments.
+# pyright: reportArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from zone_constructs.acknowledge import acknowledge, acknowledge_wildcards
+
+__all__ = ["ModelStore"]
+
+_ARTIFACTS = "compiled/"
+_WEIGHTS = "weights/"
+
+
+class ModelStore(Construct):
+    """One encrypted, versioned bucket for an environment's models, and the token that downloads gated ones.
+
+    Attributes
+    ----------
+    key
+        Encrypts bucket, secret and the volumes of model hosts.
+    bucket
+        ``compiled/`` holds artifacts, ``weights/`` mirrored snapshots.
+    hub_token
+        Holds a generated placeholder until an operator puts a token in.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, environment_name: str, retain_data: bool) -> None:
+        super().__init__(scope, construct_id)
+        self._retain_data = retain_data
+        self._removal_policy = RemovalPolicy.RETAIN if retain_data else RemovalPolicy.DESTROY
+        self.key = self._build_key(environment_name)
+        self._access_logs = self._build_access_log_bucket()
+        self.bucket = self._build_bucket()
+        self.hub_token = self._build_hub_token(environment_name)
+
+    def grant_read_artifacts(self, role: iam.Role) -> None:
+        """Allow reading compiled artifacts whose names are known."""
+        self._grant_objects(role, [_ARTIFACTS], ["s3:GetObject"])
+        self._grant(role, ["kms:Decrypt"], self.key.key_arn)
+
+    def grant_list_artifacts(self, role: iam.Role) -> None:
+        """Allow finding out which objects a compiled artifact has."""
+        self._grant(
+            role,
+            ["s3:ListBucket"],
+            self.bucket.bucket_arn,
+            conditions={"StringLike": {"s3:prefix": [f"{_ARTIFACTS}*"]}},
+        )
+
+    def grant_compile(self, role: iam.Role) -> None:
+        """Allow what compiling needs: read and write artifacts and mirrored weights, read the hub token."""
+        self._grant_objects(
+            role,
+            [_ARTIFACTS, _WEIGHTS],
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"],
+        )
+        # On the whole bucket: asked for an object that is not there, S3 answers "not found" only to those who may
+        # list, and does not look at a condition on the prefix then.
+        self._grant(role, ["s3:ListBucket"], self.bucket.bucket_arn)
+        self._grant(role, ["kms:Decrypt", "kms:GenerateDataKey"], self.key.key_arn)
+        # Not the secret's own grant: it would name the reader in the key's policy, from a stack that depends on this.
+        self._grant(role, ["secretsmanager:GetSecretValue"], self.hub_token.secret_arn)
+
+    def grant_encrypt_volumes(self, role: iam.Role) -> None:
+        """Allow passing the key on to AWS services that encrypt volumes with it, and to nobody else.
+
+        SageMaker's documentation does not say whether it uses the caller's permission or the model's role for that.
+        """
+        self._grant(
+            role, ["kms:CreateGrant"], self.key.key_arn, conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}}
+        )
+
+    def _grant_objects(self, role: iam.Role, prefixes: list[str], actions: list[str]) -> None:
+        self._grant(role, actions, *(self.bucket.arn_for_objects(f"{prefix}*") for prefix in prefixes))
+        home = Stack.of(self)
+        # As the role's template will refer to the bucket.
+        bucket = self.bucket.bucket_arn if Stack.of(role) == home else home.export_value(self.bucket.bucket_arn)
+        acknowledge_wildcards(
+            role,
+            "Objects below these prefixes of the model bucket only; their names are not known beforehand.",
+            *(f"{bucket}/{prefix}*" for prefix in prefixes),
+        )
+
+    @staticmethod
+    def _grant(
+        role: iam.Role, actions: list[str], *arns: str, conditions: Mapping[str, Mapping[str, object]] | None = None
+    ) -> None:
+        role.add_to_policy(iam.PolicyStatement(actions=actions, resources=list(arns), conditions=conditions))
+
+    def _build_key(self, environment_name: str) -> kms.Key:
+        return kms.Key(
+            self,
+            "Key",
+            alias=f"alias/modelzone/{environment_name}/models",
+            description=f"Modelzone {environment_name}: models, hub token, volumes of model hosts",
+            enable_key_rotation=True,
+            pending_window=Duration.days(30 if self._retain_data else 7),
+            removal_policy=self._removal_policy,
+        )
+
+    def _build_access_log_bucket(self) -> s3.Bucket:
+        """S3 delivers access logs to buckets with S3-managed encryption only."""
+        bucket = s3.Bucket(
+            self,
+            "AccessLogs",
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    id="expire",
+                    expiration=Duration.days(365 if self._retain_data else 30),
+                    abort_incomplete_multipart_upload_after=Duration.days(1),
+                )
+            ],
+            removal_policy=self._removal_policy,
+            auto_delete_objects=not self._retain_data,
+        )
+        acknowledge(bucket, "It receives the access logs; logging its own accesses would never end.", "AwsSolutions-S1")
+        return bucket
+
+    def _build_bucket(self) -> s3.Bucket:
+        return s3.Bucket(
+            self,
+            "Bucket",
+            encryption=s3.BucketEncryption.KMS,
+            encryption_key=self.key,
+            bucket_key_enabled=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            versioned=True,
+            server_access_logs_bucket=self._access_logs,
+            server_access_logs_prefix="models/",
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    id="abort-incomplete-uploads", abort_incomplete_multipart_upload_after=Duration.days(2)
+                ),
+                s3.LifecycleRule(
+                    id="expire-replaced-objects",
+                    noncurrent_version_expiration=Duration.days(30),
+                    expired_object_delete_marker=True,
+                ),
+            ],
+            removal_policy=self._removal_policy,
+            auto_delete_objects=not self._retain_data,
+        )
+
+    def _build_hub_token(self, environment_name: str) -> secretsmanager.Secret:
+        secret = secretsmanager.Secret(
+            self,
+            "HubToken",
+            description=f"Modelzone {environment_name}: Hugging Face token for gated models; replace the placeholder",
+            encryption_key=self.key,
+            removal_policy=self._removal_policy,
+        )
+        acknowledge(
+            secret,
+            "The hub issues the token to a person and has no call that would rotate it.",
+            "AwsSolutions-SMG4",
+        )
+        return secret

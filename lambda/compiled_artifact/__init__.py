@@ -1,0 +1,1 @@
+"""Custom resource: a deployment may go on only if its compiled artifact exists and fits."""

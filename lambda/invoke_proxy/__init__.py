@@ -1,0 +1,1 @@
+"""Invoke proxy: OpenAI and TGI routes in front of the environment's SageMaker endpoints."""

@@ -1,0 +1,105 @@
+"""What is encrypted, what is kept, and that no secret is in a template."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from infrastructure.support import Zone, text
+
+SECRET_SHAPES = re.compile(r"hf_[A-Za-z0-9]{10,}|AKIA[0-9A-Z]{16}|-----BEGIN|sk-[A-Za-z0-9]{20,}")
+
+
+def test_log_groups_are_encrypted_and_expire(zone: Zone) -> None:
+    groups = list(zone.resources("AWS::Logs::LogGroup"))
+    days = zone.plan.environment.log_retention_days
+    assert groups
+    for group in groups:
+        assert "LogsKey" in text(group.properties["KmsKeyId"]), group.logical_id
+        assert group.properties["RetentionInDays"] == days
+
+
+def test_every_function_writes_to_a_log_group_of_ours(zone: Zone) -> None:
+    for function in zone.resources("AWS::Lambda::Function"):
+        if not function.logical_id.startswith("CustomS3AutoDeleteObjects"):  # the CDK's own
+            assert "LogGroup" in function.properties["LoggingConfig"]
+
+
+def test_keys_rotate(zone: Zone) -> None:
+    keys = list(zone.resources("AWS::KMS::Key"))
+    assert len(keys) == 2
+    assert all(key.properties["EnableKeyRotation"] for key in keys)
+
+
+def test_models_are_encrypted_with_the_stores_key(zone: Zone) -> None:
+    (key,) = zone.resources("AWS::KMS::Key", stack="ModelStoreStack")
+    buckets = {r.logical_id: r.properties for r in zone.resources("AWS::S3::Bucket")}
+    (models,) = [p for p in buckets.values() if "VersioningConfiguration" in p]
+    (rule,) = models["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"]["KMSMasterKeyID"] == {"Fn::GetAtt": [key.logical_id, "Arn"]}
+    assert rule["BucketKeyEnabled"] is True
+    (secret,) = zone.resources("AWS::SecretsManager::Secret")
+    assert secret.properties["KmsKeyId"] == {"Fn::GetAtt": [key.logical_id, "Arn"]}
+    for config in zone.resources("AWS::SageMaker::EndpointConfig"):
+        assert key.logical_id in text(config.properties["KmsKeyId"])
+
+
+def test_the_access_log_bucket_uses_the_encryption_that_s3_can_deliver_to(zone: Zone) -> None:
+    (logs,) = [r for r in zone.resources("AWS::S3::Bucket") if "VersioningConfiguration" not in r.properties]
+    (rule,) = logs.properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    (models,) = [r for r in zone.resources("AWS::S3::Bucket") if "LoggingConfiguration" in r.properties]
+    assert models.properties["LoggingConfiguration"]["DestinationBucketName"] == {"Ref": logs.logical_id}
+
+
+def test_lifecycle_rules_clean_up(zone: Zone) -> None:
+    for bucket in zone.resources("AWS::S3::Bucket"):
+        rules = bucket.properties["LifecycleConfiguration"]["Rules"]
+        assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)
+        if "VersioningConfiguration" in bucket.properties:
+            assert any("NoncurrentVersionExpiration" in rule for rule in rules)
+            # Current objects are models: they never expire.
+            assert not any("ExpirationInDays" in rule for rule in rules)
+
+
+def test_compile_hosts_have_encrypted_disks(zone: Zone) -> None:
+    (template,) = zone.resources("AWS::EC2::LaunchTemplate")
+    for mapping in template.properties["LaunchTemplateData"]["BlockDeviceMappings"]:
+        assert mapping["Ebs"]["Encrypted"] is True
+        assert mapping["Ebs"]["DeleteOnTermination"] is True
+
+
+def test_the_hub_token_is_a_generated_placeholder(zone: Zone) -> None:
+    (secret,) = zone.resources("AWS::SecretsManager::Secret")
+    assert "SecretString" not in secret.properties
+    assert "GenerateSecretString" in secret.properties
+
+
+def test_no_secret_is_in_a_template(zone: Zone) -> None:
+    for name, template in zone.templates.items():
+        body = json.dumps(template)
+        assert not SECRET_SHAPES.search(body), name
+        assert "resolve:secretsmanager" not in body, name
+    for key in zone.resources("AWS::ApiGateway::ApiKey"):
+        assert "Value" not in key.properties
+    for function in zone.resources("AWS::Lambda::Function"):
+        variables = function.properties.get("Environment", {}).get("Variables", {})
+        assert not [name for name in variables if re.search("TOKEN|SECRET|PASSWORD|API_KEY", name)]
+    for model in zone.resources("AWS::SageMaker::Model"):
+        assert not [name for name in model.properties["PrimaryContainer"]["Environment"] if "TOKEN" in name.split("_")]
+
+
+def test_data_outlives_production_stacks_and_goes_with_development_ones(dev: Zone, prod: Zone) -> None:
+    kinds = (
+        "AWS::KMS::Key",
+        "AWS::S3::Bucket",
+        "AWS::SecretsManager::Secret",
+        "AWS::Logs::LogGroup",
+    )
+    for zone, policy in ((dev, "Delete"), (prod, "Retain")):
+        for kind in kinds:
+            resources = list(zone.resources(kind))
+            assert resources
+            assert {r.body["DeletionPolicy"] for r in resources} == {policy}, kind
+    assert list(dev.resources("Custom::S3AutoDeleteObjects"))
+    assert not list(prod.resources("Custom::S3AutoDeleteObjects"))

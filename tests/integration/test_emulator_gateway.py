@@ -1,0 +1,556 @@
+"""API Gateway in front of functions behind the Lambda Web Adapter's stand-in, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from integration.test_emulator_support import (
+    RunningEmulator,
+    Stacks,
+    attribute,
+    output,
+    running_emulator,
+    wait_until,
+    zip_of,
+)
+
+BUCKET = "gateway-code"
+MARKER = "MARKER-of-a-secret-prompt"
+STREAM = "STREAM"
+BUFFERED = "BUFFERED"
+
+RUN = """#!/bin/sh
+exec python3 app.py
+"""
+
+APP = """
+import json, os, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+print("application", "VERSION", "starts", flush=True)
+if os.environ.get("FAIL_TO_START"):
+    sys.exit("no such module")
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *args): pass
+    def do_GET(self): self.answer(b"")
+    def do_POST(self): self.answer(self.rfile.read(int(self.headers["Content-Length"])))
+    def answer(self, body):
+        path = self.path.partition("?")[0]
+        if path.startswith("/stream"):
+            return self.stream()
+        if path == "/slow":
+            time.sleep(5)
+        if path == "/die":
+            os._exit(1)
+        data = json.dumps({
+            "version": "VERSION", "pid": os.getpid(), "path": self.path, "method": self.command,
+            "headers": dict(self.headers), "body": body.decode(), "executable": sys.executable,
+            "environment": dict(os.environ),
+        }).encode()
+        self.send_response(201 if path == "/created" else 200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Set-Cookie", "a=1")
+        self.send_header("Set-Cookie", "b=2")
+        self.end_headers()
+        self.wfile.write(data)
+    def stream(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for index in range(10_000 if self.path.startswith("/stream/endless") else 4):
+            piece = b"data: VERSION %d\\\\n\\\\n" % index
+            self.wfile.write(b"%x\\\\r\\\\n%s\\\\r\\\\n" % (len(piece), piece))
+            self.wfile.flush()
+            time.sleep(0.15)
+            if self.path == "/stream/broken":
+                os._exit(1)
+        self.wfile.write(b"0\\\\r\\\\n\\\\r\\\\n")
+
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["AWS_LWA_PORT"])), Handler).serve_forever()
+""".replace("\\\\", "\\")
+
+AUTHORIZER = """
+def handler(event, context):
+    if event["authorizationToken"] == "fails":
+        raise Exception("Unauthorized")
+    effect = "Allow" if event["authorizationToken"] == "let-me-in" else "Deny"
+    statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": event["methodArn"]}
+    return {"principalId": "me", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+            "context": {"tenant": "blue"}}
+"""
+
+TRUST = {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda"}}]}
+
+
+def upload(emulator: RunningEmulator, version: str) -> str:
+    key = f"app-{version}.zip"
+    package = zip_of({"run.sh": RUN, "app.py": APP.replace("VERSION", version)}, executable=("run.sh",))
+    emulator.client("s3").put_object(Bucket=BUCKET, Key=key, Body=package)
+    return key
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEmulator]:
+    # What a user's shell may hold must not reach the functions.
+    environment = {"AWS_PROFILE": "production", "MY_OWN": "secret", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    with running_emulator(tmp_path_factory.mktemp("gateway"), environment=environment) as running:
+        running.client("s3").create_bucket(Bucket=BUCKET)
+        running.client("s3").put_object(Bucket=BUCKET, Key="auth.zip", Body=zip_of({"auth.py": AUTHORIZER}))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stacks(emulator: RunningEmulator) -> Stacks:
+    return Stacks(emulator)
+
+
+def function(key: str, *, mode: str, timeout: int = 30, **environment: str) -> dict[str, Any]:
+    return {
+        "Type": "AWS::Lambda::Function",
+        "Properties": {
+            "Runtime": "python3.13",
+            "Handler": "run.sh",
+            "Code": {"S3Bucket": BUCKET, "S3Key": key},
+            "Role": attribute("Role", "Arn"),
+            "Timeout": timeout,
+            "Layers": ["arn:aws:lambda:us-east-1:753240598075:layer:LambdaAdapterLayerX86:26"],
+            "Environment": {
+                "Variables": {
+                    "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
+                    "AWS_LWA_INVOKE_MODE": mode,
+                    "AWS_LWA_PORT": "8080",
+                    "AWS_LWA_READINESS_CHECK_PATH": "/health",
+                    "OWN": "value",
+                    **environment,
+                }
+            },
+        },
+    }
+
+
+def method(function_id: str, resource: Any, *, verb: str = "ANY", transfer: str = STREAM, **options: Any) -> Any:
+    suffix = "response-streaming-invocations" if transfer == STREAM else "invocations"
+    date = "2021-11-15" if transfer == STREAM else "2015-03-31"
+    uri = f"arn:aws:apigateway:${{AWS::Region}}:lambda:path/{date}/functions/${{{function_id}.Arn}}/{suffix}"
+    timeout = options.pop("timeout_ms", 29_000)
+    return {
+        "Type": "AWS::ApiGateway::Method",
+        "Properties": {
+            "RestApiId": {"Ref": "Api"},
+            "ResourceId": resource,
+            "HttpMethod": verb,
+            "AuthorizationType": "NONE",
+            "Integration": {
+                "Type": "AWS_PROXY",
+                "IntegrationHttpMethod": "POST",
+                "ResponseTransferMode": transfer,
+                "TimeoutInMillis": timeout,
+                "Uri": {"Fn::Sub": uri},
+            },
+            **options,
+        },
+    }
+
+
+def resource(part: str, parent: Any = None) -> dict[str, Any]:
+    properties = {
+        "RestApiId": {"Ref": "Api"},
+        "ParentId": parent or attribute("Api", "RootResourceId"),
+        "PathPart": part,
+    }
+    return {"Type": "AWS::ApiGateway::Resource", "Properties": properties}
+
+
+def api_of(methods: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A REST API with one stage ``api``."""
+    return {
+        "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": TRUST}},
+        "Api": {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": "tested"}},
+        **methods,
+        "Deployment": {
+            "Type": "AWS::ApiGateway::Deployment",
+            "DependsOn": [name for name, made in methods.items() if made["Type"].endswith("Method")],
+            "Properties": {"RestApiId": {"Ref": "Api"}},
+        },
+        "Stage": {
+            "Type": "AWS::ApiGateway::Stage",
+            "Properties": {
+                "RestApiId": {"Ref": "Api"},
+                "DeploymentId": {"Ref": "Deployment"},
+                "StageName": "api",
+                **more,
+            },
+        },
+    }
+
+
+OUTPUTS = {
+    "Outputs": {"Api": output({"Ref": "Api"}), "Key": output({"Ref": "Key"}), "Function": output({"Ref": "Function"})}
+}
+
+
+def keyed_stack(key: str) -> dict[str, Any]:
+    """An API whose callers need a key; ``/chat`` has a validator, ``/limited`` and its plan have limits."""
+    made = api_of(
+        {
+            "Function": function(key, mode="response_stream"),
+            "Proxy": resource("{proxy+}"),
+            "Any": method("Function", {"Ref": "Proxy"}, ApiKeyRequired=True),
+            "Chat": resource("chat"),
+            "Validator": {
+                "Type": "AWS::ApiGateway::RequestValidator",
+                "Properties": {"RestApiId": {"Ref": "Api"}, "Name": "body", "ValidateRequestBody": True},
+            },
+            "Model": {
+                "Type": "AWS::ApiGateway::Model",
+                "Properties": {
+                    "RestApiId": {"Ref": "Api"},
+                    "ContentType": "application/json",
+                    "Schema": {"type": "object", "required": ["model"]},
+                },
+            },
+            "ChatPost": method(
+                "Function",
+                {"Ref": "Chat"},
+                verb="POST",
+                ApiKeyRequired=True,
+                RequestValidatorId={"Ref": "Validator"},
+                RequestModels={"application/json": {"Ref": "Model"}},
+            ),
+            "Limited": resource("limited"),
+            "LimitedGet": method("Function", {"Ref": "Limited"}, verb="GET", ApiKeyRequired=True),
+        },
+        MethodSettings=[
+            {"ResourcePath": "/~1limited", "HttpMethod": "GET", "ThrottlingRateLimit": 0.01, "ThrottlingBurstLimit": 2}
+        ],
+        AccessLogSetting={
+            "DestinationArn": "arn:aws:logs:us-east-1:000000000000:log-group:access",
+            "Format": '{"id":"$context.requestId"}',
+        },
+    )
+    stage = {"ApiId": {"Ref": "Api"}, "Stage": {"Ref": "Stage"}}
+    made["Key"] = {"Type": "AWS::ApiGateway::ApiKey", "Properties": {"Enabled": True}}
+    made["Plan"] = {"Type": "AWS::ApiGateway::UsagePlan", "Properties": {"ApiStages": [stage]}}
+    made["PlanKey"] = {
+        "Type": "AWS::ApiGateway::UsagePlanKey",
+        "Properties": {"KeyId": {"Ref": "Key"}, "KeyType": "API_KEY", "UsagePlanId": {"Ref": "Plan"}},
+    }
+    return made
+
+
+class Gateway:
+    """The API of :func:`keyed_stack`."""
+
+    def __init__(self, emulator: RunningEmulator, outputs: dict[str, str]) -> None:
+        self.function, self.api_id = outputs["Function"], outputs["Api"]
+        keys = emulator.client("apigateway")
+        self.key = keys.get_api_key(apiKey=outputs["Key"], includeValue=True)["value"]
+        self.key_id = outputs["Key"]
+        self.http = httpx.Client(
+            base_url=emulator.api(self.api_id, ""), headers={"x-api-key": self.key}, timeout=30, trust_env=False
+        )
+
+
+@pytest.fixture(scope="module")
+def gateway(emulator: RunningEmulator, stacks: Stacks) -> Iterator[Gateway]:
+    made = Gateway(emulator, stacks.deploy("keyed", keyed_stack(upload(emulator, "1")), **OUTPUTS))
+    with made.http:
+        yield made
+
+
+def test_without_a_valid_key_the_api_is_forbidden(gateway: Gateway) -> None:
+    for key in ("", "wrong"):
+        answer = gateway.http.get("/anything", headers={"x-api-key": key})
+        assert (answer.status_code, answer.json()) == (403, {"message": "Forbidden"})
+        assert answer.headers["x-amzn-errortype"] == "ForbiddenException"
+
+
+def test_the_application_gets_the_request_as_the_adapter_passes_it(gateway: Gateway) -> None:
+    answer = gateway.http.post("/a/b%20c", params={"q": ["1", "ü"]}, json={"n": 1}, headers={"x-own": "kept"})
+    assert answer.status_code == 200
+    got = answer.json()
+    assert (got["method"], got["path"], got["body"]) == ("POST", "/a/b%20c?q=1&q=%C3%BC", '{"n":1}')
+    headers = {name.lower(): value for name, value in got["headers"].items()}
+    assert (headers["x-own"], headers["content-type"]) == ("kept", "application/json")
+    request_context = json.loads(headers["x-amzn-request-context"])
+    assert (request_context["stage"], request_context["apiId"]) == ("api", gateway.api_id)
+    assert request_context["path"] == "/api/a/b c"
+    assert request_context["identity"]["apiKeyId"] == gateway.key_id
+    lambda_context = json.loads(headers["x-amzn-lambda-context"])
+    assert lambda_context["env_config"]["function_name"] == gateway.function
+    assert lambda_context["deadline"] > time.time() * 1000
+
+
+def test_status_and_headers_of_the_application_arrive(gateway: Gateway) -> None:
+    answer = gateway.http.get("/created")
+    assert answer.status_code == 201
+    assert answer.headers.get_list("set-cookie") == ["a=1", "b=2"]
+    assert len(answer.headers.get_list("date")) == 1
+    assert "x-amzn-remapped-date" in answer.headers
+
+
+def test_the_function_has_lambdas_environment_and_none_of_the_emulators(
+    emulator: RunningEmulator, gateway: Gateway
+) -> None:
+    got = gateway.http.get("/x").json()
+    environment = got["environment"]
+    assert Path(got["executable"]).parent == Path(sys.executable).parent
+    assert environment["AWS_LAMBDA_FUNCTION_NAME"] == gateway.function
+    assert environment["AWS_ENDPOINT_URL"] == emulator.url
+    assert (environment["AWS_REGION"], environment["OWN"]) == ("us-east-1", "value")
+    assert environment["AWS_ACCESS_KEY_ID"] == "000000000000"
+    foreign = {"MY_OWN", "AWS_PROFILE", "GATEWAY_PORT", "BIND_HOST", "MODELZONE_MODEL_SERVER_COMMAND", "S3_DATA_DIR"}
+    assert foreign.isdisjoint(environment)
+    assert not [name for name in environment if name.startswith("MINISTACK")]
+
+
+def test_a_stream_passes_through_piece_by_piece(gateway: Gateway) -> None:
+    arrivals, text = [], ""
+    with gateway.http.stream("GET", "/stream") as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        for piece in answer.iter_text():
+            arrivals.append(time.monotonic())
+            text += piece
+    assert text == "".join(f"data: 1 {number}\n\n" for number in range(4))
+    assert arrivals[-1] - arrivals[0] > 0.3
+
+
+def test_streams_run_side_by_side(gateway: Gateway) -> None:
+    gateway.http.get("/x")
+    started = time.monotonic()
+    threads = [threading.Thread(target=gateway.http.get, args=("/stream",)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - started < 2.5
+
+
+def test_a_client_that_leaves_ends_its_stream_and_nothing_else(gateway: Gateway) -> None:
+    with gateway.http.stream("GET", "/stream/endless") as answer:
+        next(answer.iter_text())
+    assert gateway.http.get("/after").status_code == 200
+
+
+def test_an_application_that_dies_in_a_stream_truncates_the_answer_and_comes_back(gateway: Gateway) -> None:
+    with pytest.raises(httpx.RemoteProtocolError), gateway.http.stream("GET", "/stream/broken") as answer:
+        answer.read()
+    assert gateway.http.get("/after").status_code == 200
+
+
+def test_an_application_that_dies_before_it_answers_is_a_bad_gateway(gateway: Gateway) -> None:
+    answer = gateway.http.get("/die")
+    assert (answer.status_code, answer.json()) == (502, {"message": "Internal server error"})
+
+
+def test_the_validator_refuses_a_body_before_the_function_sees_it(gateway: Gateway) -> None:
+    for body in ({"content": b"no json"}, {"json": {"messages": []}}):
+        answer = gateway.http.post("/chat", headers={"content-type": "application/json"}, **body)
+        assert (answer.status_code, answer.json()) == (400, {"message": "Invalid request body"})
+    assert gateway.http.post("/chat", json={"model": "m"}).json()["path"] == "/chat"
+
+
+def test_a_body_that_lambda_would_not_take_is_too_long(gateway: Gateway) -> None:
+    answer = gateway.http.post("/x", content=b"a" * (6 * 1024 * 1024 + 1))
+    assert (answer.status_code, answer.json()) == (413, {"message": "Request Too Long"})
+
+
+def test_a_method_limit_is_too_many_requests(gateway: Gateway) -> None:
+    statuses = [gateway.http.get("/limited") for _ in range(3)]
+    assert [answer.status_code for answer in statuses] == [200, 200, 429]
+    assert statuses[-1].json() == {"message": "Too Many Requests"}
+
+
+def test_a_route_that_does_not_exist_asks_for_a_token(emulator: RunningEmulator, gateway: Gateway) -> None:
+    answer = httpx.get(emulator.api(gateway.api_id, "/"), trust_env=False)
+    assert (answer.status_code, answer.json()) == (403, {"message": "Missing Authentication Token"})
+
+
+def test_api_gateway_describes_what_was_deployed(emulator: RunningEmulator, gateway: Gateway) -> None:
+    api = emulator.client("apigateway")
+    resources = {row["path"]: row["id"] for row in api.get_resources(restApiId=gateway.api_id)["items"]}
+    made = api.get_method(restApiId=gateway.api_id, resourceId=resources["/chat"], httpMethod="POST")
+    (validator,) = api.get_request_validators(restApiId=gateway.api_id)["items"]
+    assert made["requestValidatorId"] == validator["id"]
+    assert validator["validateRequestBody"] is True
+    assert made["methodIntegration"]["responseTransferMode"] == STREAM
+    stage = api.get_stage(restApiId=gateway.api_id, stageName="api")
+    assert stage["accessLogSettings"]["format"] == '{"id":"$context.requestId"}'
+
+
+def test_a_request_leaves_no_trace_of_its_body_or_key_in_the_logs(emulator: RunningEmulator, gateway: Gateway) -> None:
+    gateway.http.post("/chat", json={"model": "m", "content": MARKER}, params={"q": MARKER})
+    gateway.http.post("/chat", json={"content": MARKER})
+    httpx.get(emulator.api(gateway.api_id, "/x"), headers={"x-api-key": MARKER}, trust_env=False)
+    wait_until(lambda: list((emulator.state_dir / "logs").glob("function-*.log")))
+    files = [*(emulator.state_dir / "logs").iterdir(), emulator.state_dir / "output.txt"]
+    assert len(files) > 2
+    for file in files:
+        text = file.read_text(errors="replace")
+        assert MARKER not in text, file.name
+        assert gateway.key not in text, file.name
+
+
+def test_the_functions_output_is_in_its_file_and_its_log_group(emulator: RunningEmulator, gateway: Gateway) -> None:
+    gateway.http.get("/x")
+    text = (emulator.state_dir / "logs" / f"function-{gateway.function}.log").read_text()
+    assert "application 1 starts" in text
+    events = emulator.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{gateway.function}")["events"]
+    messages = [event["message"] for event in events]
+    assert any("application 1 starts" in message for message in messages)
+    assert any(message.startswith("REPORT RequestId") for message in messages)
+
+
+def test_one_process_serves_the_function_until_code_or_configuration_changes(
+    emulator: RunningEmulator, stacks: Stacks, gateway: Gateway
+) -> None:
+    first = gateway.http.get("/x").json()
+    assert gateway.http.get("/x").json()["pid"] == first["pid"]
+    running: list[str] = []
+    stream = threading.Thread(target=lambda: running.append(gateway.http.get("/stream").text))
+    stream.start()
+    time.sleep(0.2)
+    stacks.deploy("keyed", keyed_stack(upload(emulator, "2")), **OUTPUTS)
+    second = gateway.http.get("/x").json()
+    assert (second["version"], second["pid"] != first["pid"]) == ("2", True)
+    stream.join()
+    assert running[0].count("data: 1 ") == 4, "the old code answers what it had begun"
+    wait_until(lambda: [process["pid"] for process in emulator.processes("web-adapter")] == [second["pid"]])
+    changed = keyed_stack("app-2.zip")
+    changed["Function"]["Properties"]["Environment"]["Variables"]["OWN"] = "other"
+    stacks.deploy("keyed", changed, **OUTPUTS)
+    third = gateway.http.get("/x").json()
+    assert (third["environment"]["OWN"], third["pid"] != second["pid"]) == ("other", True)
+
+
+def plain_stack(emulator: RunningEmulator, *, mode: str, transfer: str, **options: Any) -> dict[str, Any]:
+    """An open API with one function."""
+    timeout_ms = options.pop("timeout_ms", 29_000)
+    return api_of(
+        {
+            "Function": function(upload(emulator, "1"), mode=mode, **options),
+            "Proxy": resource("{proxy+}"),
+            "Any": method("Function", {"Ref": "Proxy"}, transfer=transfer, timeout_ms=timeout_ms),
+        }
+    )
+
+
+def call(emulator: RunningEmulator, stacks: Stacks, name: str, made: dict[str, Any], path: str) -> httpx.Response:
+    deployed = stacks.deploy(name, made, Outputs={"Api": output({"Ref": "Api"})})
+    return httpx.get(emulator.api(deployed["Api"], path), timeout=30, trust_env=False)
+
+
+def test_a_buffered_function_answers_a_buffered_integration(emulator: RunningEmulator, stacks: Stacks) -> None:
+    answer = call(emulator, stacks, "buffered", plain_stack(emulator, mode="buffered", transfer=BUFFERED), "/created")
+    assert (answer.status_code, answer.json()["path"]) == (201, "/created")
+    assert answer.headers.get_list("set-cookie") == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize(("mode", "transfer"), [("response_stream", BUFFERED), ("buffered", STREAM)])
+def test_function_and_integration_must_agree_about_streaming(
+    emulator: RunningEmulator, stacks: Stacks, mode: str, transfer: str
+) -> None:
+    name = f"disagree-{mode.replace('_', '-')}"
+    answer = call(emulator, stacks, name, plain_stack(emulator, mode=mode, transfer=transfer), "/x")
+    assert (answer.status_code, answer.json()) == (502, {"message": "Internal server error"})
+
+
+def test_an_answer_that_takes_too_long_is_a_gateway_timeout(emulator: RunningEmulator, stacks: Stacks) -> None:
+    made = plain_stack(emulator, mode="response_stream", transfer=STREAM, timeout_ms=1000)
+    answer = call(emulator, stacks, "late", made, "/slow")
+    assert (answer.status_code, answer.json()) == (504, {"message": "Endpoint request timed out"})
+
+
+def test_a_function_that_does_not_start_is_a_bad_gateway_and_says_why_in_its_log(
+    emulator: RunningEmulator, stacks: Stacks
+) -> None:
+    made = plain_stack(emulator, mode="response_stream", transfer=STREAM, FAIL_TO_START="1")
+    answer = call(emulator, stacks, "broken", made, "/x")
+    assert (answer.status_code, answer.json()) == (502, {"message": "Internal server error"})
+    name = stacks.resources("broken")["Function"]
+    assert "no such module" in (emulator.state_dir / "logs" / f"function-{name}.log").read_text()
+    assert f"function {name} ended with code 1" in (emulator.state_dir / "logs" / "emulator.log").read_text()
+
+
+def test_an_authorizer_decides_before_the_stream_starts(emulator: RunningEmulator, stacks: Stacks) -> None:
+    authorizer_uri = "arn:aws:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${Auth.Arn}/invocations"
+    made = plain_stack(emulator, mode="response_stream", transfer=STREAM)
+    made["Auth"] = {
+        "Type": "AWS::Lambda::Function",
+        "Properties": {
+            "Runtime": "python3.13",
+            "Handler": "auth.handler",
+            "Code": {"S3Bucket": BUCKET, "S3Key": "auth.zip"},
+            "Role": attribute("Role", "Arn"),
+        },
+    }
+    made["Authorizer"] = {
+        "Type": "AWS::ApiGateway::Authorizer",
+        "Properties": {
+            "RestApiId": {"Ref": "Api"},
+            "Name": "token",
+            "Type": "TOKEN",
+            "AuthorizerUri": {"Fn::Sub": authorizer_uri},
+            "IdentitySource": "method.request.header.Authorization",
+            "AuthorizerResultTtlInSeconds": 0,
+        },
+    }
+    made["Any"]["Properties"].update(AuthorizationType="CUSTOM", AuthorizerId={"Ref": "Authorizer"})
+    deployed = stacks.deploy("authorised", made, Outputs={"Api": output({"Ref": "Api"})})
+    with httpx.Client(base_url=emulator.api(deployed["Api"], ""), timeout=30, trust_env=False) as http:
+        assert (http.get("/x").status_code, http.get("/x").json()) == (401, {"message": "Unauthorized"})
+        denied = http.get("/x", headers={"authorization": "guess"})
+        assert (denied.status_code, "explicit deny" in denied.json()["Message"]) == (403, True)
+        allowed = http.get("/x", headers={"authorization": "let-me-in"})
+        context = json.loads({k.lower(): v for k, v in allowed.json()["headers"].items()}["x-amzn-request-context"])
+        assert context["authorizer"] == {"tenant": "blue", "principalId": "me"}
+
+
+def test_a_web_function_can_be_invoked_with_an_event(emulator: RunningEmulator, stacks: Stacks) -> None:
+    stacks.deploy("invoked", plain_stack(emulator, mode="buffered", transfer=BUFFERED))
+    event = {"httpMethod": "GET", "path": "/created", "headers": {"a": "b"}, "requestContext": {}}
+    answer = emulator.client("lambda").invoke(
+        FunctionName=stacks.resources("invoked")["Function"], Payload=json.dumps(event)
+    )
+    payload = json.load(answer["Payload"])
+    assert (payload["statusCode"], payload["isBase64Encoded"]) == (201, False)
+    assert json.loads(payload["body"])["path"] == "/created"
+
+
+def test_a_deleted_function_leaves_no_process(emulator: RunningEmulator, stacks: Stacks) -> None:
+    call(emulator, stacks, "gone", plain_stack(emulator, mode="response_stream", transfer=STREAM), "/x")
+    name = stacks.resources("gone")["Function"]
+    assert [process for process in emulator.processes() if process["name"] == name]
+    stacks.delete("gone")
+    wait_until(lambda: not [process for process in emulator.processes() if process["name"] == name])
+
+
+def test_a_quota_is_a_limit(emulator: RunningEmulator, stacks: Stacks) -> None:
+    made = keyed_stack(upload(emulator, "1"))
+    made["Plan"]["Properties"]["Quota"] = {"Limit": 2, "Period": "MONTH"}
+    limited = Gateway(emulator, stacks.deploy("quota", made, **OUTPUTS))
+    with limited.http as http:
+        answers = [http.get("/x") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[-1].json() == {"message": "Limit Exceeded"}
+
+
+def test_processes_are_listed_with_their_memory(emulator: RunningEmulator, gateway: Gateway) -> None:
+    gateway.http.get("/x")
+    (listed,) = [process for process in emulator.processes("web-adapter") if process["name"] == gateway.function]
+    assert listed["rss"] > 1_000_000
+    assert listed["port"] > 0
+    recorded = json.loads(Path(emulator.state_dir / "children.json").read_text())
+    assert listed["pid"] in [child["pid"] for child in recorded]

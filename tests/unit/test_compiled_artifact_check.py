@@ -1,0 +1,442 @@
+"""The custom resource that lets a deployment go on only with a complete, matching artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from compiled_artifact import handler as handler_module
+from compiled_artifact.check import CheckError, Order, artifact_key, artifact_prefix, check_artifact
+from compiled_artifact.handler import NO_ARTIFACT, handler
+from compiled_artifact.response import MAX_REASON_BYTES, put_response, shorten
+from modelzone import artifacts
+
+BUCKET = "models-bucket"
+FACTS = {
+    "engine": "tgi-neuronx",
+    "engine_version": "0.0.25",
+    "model_id": "mistralai/Mixtral-8x7B-Instruct-v0.1",
+    "model_revision": "main",
+    "instance_family": "inf2",
+    "tensor_parallel_degree": "8",
+    "batch_size": "1",
+    "sequence_length": "1024",
+    "dtype": "fp16",
+}
+OBJECTS = {"config.json": b"{}", "compiled/a.neff": b"neff", "checkpoint/model.safetensors": b"weights"}
+HINT = "Run: modelzone compile mixtral"
+
+
+def properties(**overrides: Any) -> dict[str, Any]:
+    facts = {**FACTS, **overrides.pop("facts", {})}
+    planned = {
+        "MinInstanceCount": "1",
+        "MaxInstanceCount": "2",
+        "InstanceType": "ml.inf2.24xlarge",
+        "HealthCheckTimeoutSeconds": "2400",
+        "ModelId": facts["model_id"],
+        "ModelRevision": facts["model_revision"],
+        "TensorParallelDegree": facts["tensor_parallel_degree"],
+        "BatchSize": facts["batch_size"],
+        "SequenceLength": facts["sequence_length"],
+    }
+    planned |= {name: overrides.pop(name) for name in list(planned) if name in overrides}
+    return {
+        "ServiceToken": "arn:aws:lambda:us-east-1:123456789012:function:check",
+        "Bucket": BUCKET,
+        "Deployment": "mixtral",
+        "Facts": facts,
+        "Planned": planned,
+        "Given": dict.fromkeys(planned, ""),
+        "AllowedTensorParallelDegrees": {"ml.inf2.24xlarge": "1,2,4,8", "ml.inf2.48xlarge": "1, 2, 4, 8, 24"},
+        "MaxSequenceLength": "32768",
+        "MaxInputTokens": "512",
+        "CompileHint": HINT,
+        **overrides,
+    }
+
+
+def order(**overrides: Any) -> Order:
+    return Order.from_properties(properties(**overrides))
+
+
+def manifest(**overrides: Any) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "facts": FACTS,
+        "key": artifact_key(FACTS),
+        "created": "2026-11-21T10:00:00Z",
+        "objects": [
+            {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in OBJECTS.items()
+        ],
+        "producer": {"tool": "compile_job", "image": "none"},
+        **overrides,
+    }
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+
+
+def publish(s3: Any, *, content: Any = None, leave_out: str | None = None) -> bytes:
+    prefix = artifact_prefix(FACTS)
+    for path, data in OBJECTS.items():
+        if path != leave_out:
+            s3.put_object(Bucket=BUCKET, Key=prefix + path, Body=data)
+    raw = content if isinstance(content, bytes) else json.dumps(content or manifest()).encode()
+    s3.put_object(Bucket=BUCKET, Key=prefix + "manifest.json", Body=raw)
+    return raw
+
+
+def test_key_and_prefix_are_the_library_s() -> None:
+    assert artifact_key(FACTS) == artifacts.artifact_key(FACTS)
+    assert artifact_prefix(FACTS) == artifacts.artifact_prefix(FACTS)
+    assert artifact_prefix(FACTS).startswith("compiled/mistralai--mixtral-8x7b-instruct-v0.1/")
+
+
+def test_complete_artifact_gives_what_the_stack_reads(s3: Any) -> None:
+    raw = publish(s3)
+
+    found = check_artifact(order(), s3=s3)
+
+    prefix = artifact_prefix(FACTS)
+    assert found.attributes == {
+        "Key": artifact_key(FACTS),
+        "Prefix": prefix,
+        "S3Uri": f"s3://{BUCKET}/{prefix}",
+        "ManifestSha256": hashlib.sha256(raw).hexdigest(),
+        **properties()["Planned"],
+        "Dtype": "fp16",
+        "MaxBatchPrefillTokens": "512",
+    }
+    assert found.s3_uri.endswith("/")
+
+
+def refusal(s3: Any, **overrides: Any) -> str:
+    with pytest.raises(CheckError) as caught:
+        check_artifact(order(**overrides), s3=s3)
+    return str(caught.value)
+
+
+def test_absent_artifact_names_uri_facts_and_remedy(s3: Any) -> None:
+    reason = refusal(s3)
+
+    assert f"s3://{BUCKET}/{artifact_prefix(FACTS)}manifest.json does not exist or may not be read" in reason
+    assert "sequence_length 1024" in reason
+    assert HINT in reason
+
+
+def test_another_sequence_length_is_another_artifact(s3: Any) -> None:
+    publish(s3)
+
+    assert "sequence_length 2048" in refusal(s3, facts={"sequence_length": "2048"})
+
+
+def test_forbidden_reads_as_absent() -> None:
+    def get_object(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
+
+    assert "does not exist or may not be read" in refusal(SimpleNamespace(get_object=get_object))
+
+
+def test_other_failures_of_s3_keep_their_words() -> None:
+    def get_object(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "SlowDown", "Message": "Please reduce"}}, "GetObject")
+
+    reason = refusal(SimpleNamespace(get_object=get_object))
+    assert "could not be read: SlowDown: Please reduce" in reason
+    assert "does not exist" not in reason
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"not json", "is not JSON"),
+        ([], "has format None"),
+        (manifest(format=2), "has format 2, this deployment reads format 1"),
+        (manifest(facts=None), "has no facts"),
+        (
+            manifest(facts={**FACTS, "batch_size": "4"}),
+            "compiled with batch_size '4', deployment 'mixtral' wants '1'",
+        ),
+        (manifest(facts={**FACTS, "extra": "x"}), "compiled with extra 'x', deployment 'mixtral' wants None"),
+        (manifest(key="0" * 20), "has key '00000000000000000000', its facts give"),
+        (manifest(objects=[]), "lists no objects"),
+        (manifest(objects=None), "lists no objects"),
+        (manifest(objects=[{"path": "", "size": 1}]), "without a proper path and size"),
+        (manifest(objects=[{"path": "a", "size": "1"}]), "without a proper path and size"),
+        (manifest(objects=[{"path": "a", "size": 1}] * 2), "without a proper path and size"),
+    ],
+)
+def test_wrong_manifest_is_refused(s3: Any, content: Any, words: str) -> None:
+    publish(s3, content=content if content != [] else b"[]")
+
+    reason = refusal(s3)
+
+    assert words in reason
+    assert HINT in reason
+
+
+def test_missing_object_is_named(s3: Any) -> None:
+    publish(s3, leave_out="compiled/a.neff")
+
+    assert "incomplete: compiled/a.neff does not exist or may not be read. Delete its manifest.json" in refusal(s3)
+
+
+def test_truncated_object_is_named_with_both_sizes(s3: Any) -> None:
+    publish(s3)
+    s3.put_object(Bucket=BUCKET, Key=artifact_prefix(FACTS) + "config.json", Body=b"{")
+
+    assert "config.json has 1 bytes, the manifest says 2" in refusal(s3)
+
+
+def test_many_missing_objects_are_counted(s3: Any) -> None:
+    publish(s3, content=manifest(objects=[{"path": f"weights-{n}", "size": 1} for n in range(9)]))
+
+    reason = refusal(s3)
+
+    assert "weights-4 does not" in reason
+    assert "weights-5" not in reason
+    assert "and 4 more" in reason
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"MinInstanceCount": "3"}, "MinInstanceCount is 3 and MaxInstanceCount is 2"),
+        ({"MinInstanceCount": "0"}, "MinInstanceCount is 0; an endpoint needs at least 1"),
+        ({"MinInstanceCount": "one"}, "MinInstanceCount is 'one', expected a whole number"),
+        ({"MaxInstanceCount": ""}, "Property Planned.MaxInstanceCount is missing or empty"),
+        (
+            {"facts": {"tensor_parallel_degree": "16"}},
+            "16 is not possible on ml.inf2.24xlarge: choose one of 1, 2, 4, 8",
+        ),
+        ({"facts": {"tensor_parallel_degree": "-8"}}, "TensorParallelDegree is '-8'"),
+        ({"InstanceType": "ml.g5.2xlarge"}, "'ml.g5.2xlarge' is not one this deployment can run on"),
+        ({"facts": {"instance_family": "trn1"}}, "does not belong to the instance family 'trn1'"),
+        ({"facts": {"batch_size": "0"}}, "BatchSize is '0'"),
+        ({"facts": {"sequence_length": "99999"}}, "SequenceLength is 99999; this model takes 32768 at most"),
+        ({"AllowedTensorParallelDegrees": "8"}, "AllowedTensorParallelDegrees must be a map"),
+        ({"AllowedTensorParallelDegrees": {"ml.inf2.24xlarge": "8,x"}}, "'x', expected a whole number"),
+        ({"facts": {"flags": "x"}}, "missing or unknown: flags"),
+    ],
+)
+def test_impossible_numbers_are_refused_before_anything_is_read(overrides: dict[str, Any], words: str) -> None:
+    assert words in refusal(SimpleNamespace(), **overrides)
+
+
+def test_degree_24_is_possible_on_the_large_instance(s3: Any) -> None:
+    reason = refusal(s3, facts={"tensor_parallel_degree": "24"}, InstanceType="ml.inf2.48xlarge")
+
+    assert "does not exist" in reason, "the numbers are fine, only the artifact is missing"
+
+
+class Receiver:
+    """Stands for the signed address that CloudFormation gives."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.answers: list[dict[str, Any]] = []
+        self.content_types: list[str | None] = []
+        self.sizes: list[int] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+            def do_PUT(self) -> None:
+                raw = self.rfile.read(int(self.headers["content-length"]))
+                status = 200
+                if receiver.failures:
+                    receiver.failures -= 1
+                    status = 503
+                else:
+                    receiver.answers.append(json.loads(raw))
+                    receiver.content_types.append(self.headers["content-type"])
+                    receiver.sizes.append(len(raw))
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread.start()
+
+    def event(self, kind: str, **overrides: Any) -> dict[str, Any]:
+        return {
+            "RequestType": kind,
+            "ResponseURL": f"http://127.0.0.1:{self.server.server_port}/answer?signature=secret",
+            "StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/s/1",
+            "RequestId": "request-1",
+            "LogicalResourceId": "Artifact",
+            "ResourceProperties": properties(),
+            **overrides,
+        }
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join(timeout=5)
+        self.server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+CONTEXT = SimpleNamespace(log_stream_name="2026/11/21/[1]abc")
+
+
+@pytest.mark.parametrize("kind", ["Create", "Update"])
+def test_handler_answers_success(s3: Any, receiver: Receiver, kind: str) -> None:
+    publish(s3)
+
+    handler(receiver.event(kind), CONTEXT)
+
+    (answer,) = receiver.answers
+    assert answer["Status"] == "SUCCESS"
+    assert answer["PhysicalResourceId"] == f"s3://{BUCKET}/{artifact_prefix(FACTS)}"
+    assert answer["Data"]["SequenceLength"] == "1024"
+    assert (answer["StackId"], answer["RequestId"], answer["LogicalResourceId"]) == (
+        "arn:aws:cloudformation:us-east-1:123456789012:stack/s/1",
+        "request-1",
+        "Artifact",
+    )
+    assert receiver.content_types == [""], "the signed address allows no content type"
+
+
+def test_handler_answers_failure_with_the_reason(s3: Any, receiver: Receiver) -> None:
+    del s3
+    handler(receiver.event("Create"), CONTEXT)
+
+    (answer,) = receiver.answers
+    assert answer["Status"] == "FAILED"
+    assert HINT in answer["Reason"]
+    assert answer["PhysicalResourceId"] == NO_ARTIFACT
+
+
+def test_failed_update_keeps_the_resource(s3: Any, receiver: Receiver) -> None:
+    del s3
+    handler(receiver.event("Update", PhysicalResourceId="s3://old/"), CONTEXT)
+
+    assert receiver.answers[0]["PhysicalResourceId"] == "s3://old/"
+
+
+def test_delete_succeeds_and_deletes_nothing(s3: Any, receiver: Receiver) -> None:
+    publish(s3)
+
+    handler(receiver.event("Delete", PhysicalResourceId="s3://x/", ResourceProperties={}), CONTEXT)
+
+    assert receiver.answers[0]["Status"] == "SUCCESS"
+    assert receiver.answers[0]["PhysicalResourceId"] == "s3://x/"
+    assert len(s3.list_objects_v2(Bucket=BUCKET)["Contents"]) == len(OBJECTS) + 1
+
+
+def test_unexpected_failure_is_answered(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: Any, **__: Any) -> None:
+        message = "boom"
+        raise ZeroDivisionError(message)
+
+    monkeypatch.setattr(handler_module, "check_artifact", explode)
+
+    handler(receiver.event("Create"), CONTEXT)
+
+    (answer,) = receiver.answers
+    assert answer["Status"] == "FAILED"
+    assert "ZeroDivisionError: boom" in answer["Reason"]
+    assert CONTEXT.log_stream_name in answer["Reason"]
+
+
+def test_event_without_properties_is_answered(receiver: Receiver) -> None:
+    event = receiver.event("Create")
+    del event["ResourceProperties"]
+
+    handler(event, CONTEXT)
+
+    assert "Planned must be a map" in receiver.answers[0]["Reason"]
+
+
+def test_nothing_of_the_signed_address_is_logged(s3: Any, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    del s3
+    handler(receiver.event("Create"), CONTEXT)
+
+    assert "refused" in caplog.text
+    assert "signature" not in caplog.text
+
+
+def test_answer_is_repeated_until_it_arrives(receiver: Receiver) -> None:
+    receiver.failures = 2
+    waits: list[float] = []
+
+    put_response(receiver.event("Create"), succeeded=True, physical_id="x", sleep=waits.append)
+
+    assert len(receiver.answers) == 1
+    assert waits == [1.0, 2.0]
+
+
+def test_answer_that_never_arrives_is_an_error(receiver: Receiver) -> None:
+    receiver.failures = 9
+
+    with pytest.raises(OSError, match="503"):
+        put_response(receiver.event("Create"), succeeded=True, physical_id="x", sleep=lambda _: None)
+
+
+def test_address_must_be_of_http() -> None:
+    with pytest.raises(ValueError, match="not an address of HTTP"):
+        put_response({"ResponseURL": "file:///etc/passwd"}, succeeded=True, physical_id="x")
+
+
+@pytest.mark.parametrize("letter", ["a", "ß", "🙂", '"'])
+def test_long_reasons_fit(receiver: Receiver, letter: str) -> None:
+    reason = "begin " + letter * 5000
+
+    assert shorten(reason).startswith("begin")
+    assert shorten(reason).endswith("…")
+    assert MAX_REASON_BYTES - 20 <= len(json.dumps(shorten(reason))) <= MAX_REASON_BYTES
+    put_response(receiver.event("Create"), succeeded=False, physical_id="x" * 500, reason=reason)
+    assert receiver.sizes[0] < 4096
+
+
+def test_short_reasons_stay() -> None:
+    assert shorten("all is well") == "all is well"
+
+
+def test_prompts_must_leave_room_for_an_answer() -> None:
+    with pytest.raises(CheckError, match="no room for an answer"):
+        order(MaxInputTokens="1024").check_numbers()
+
+
+def test_what_the_operator_gives_replaces_what_was_planned(s3: Any) -> None:
+    facts = {**FACTS, "batch_size": "4"}
+    given = {**dict.fromkeys(properties()["Given"], ""), "BatchSize": "4", "HealthCheckTimeoutSeconds": "1200"}
+
+    assert order(Given=given).facts == facts
+    with pytest.raises(CheckError, match=artifact_key(facts)):
+        check_artifact(order(Given=given), s3=s3)
+    publish(s3)
+    given["BatchSize"] = ""
+    found = check_artifact(order(Given=given), s3=s3)
+    assert found.attributes["HealthCheckTimeoutSeconds"] == "1200"
+    assert found.attributes["MaxInstanceCount"] == "2"
