@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,17 +108,30 @@ class MainJob:
 
     def cdk(self, embedded: Embedded) -> CdkCli:
         """The CDK CLI, pointed at the emulator."""
+        return self._cdk(aws_environment(region=embedded.region, endpoint_url=embedded.state.url), log="cdk.log")
+
+    def synth(self) -> None:
+        """Write the cloud assembly. It needs no AWS, so there is none in its environment."""
+        environment = aws_environment(region=self.plan.environment.region, endpoint_url=None)
+        self._cdk(environment, log="cdk-synth.log").synth({"environment": self._environment})
+
+    def prepare(self) -> tuple[Embedded, CdkCli]:
+        """Start, bootstrap the account and synthesise the application, at the same time where that is possible."""
+        with ThreadPoolExecutor(1) as pool:
+            synth = pool.submit(self.synth)
+            embedded = self.start()
+            cdk = self.cdk(embedded)
+            cdk.bootstrap(ACCOUNT, embedded.region)
+            synth.result()
+        return embedded, cdk
+
+    def _cdk(self, environment: Mapping[str, str], *, log: str) -> CdkCli:
         return CdkCli(
             root=self._workspace.root,
             assembly=self._workspace.assembly,
-            environment=aws_environment(embedded.state, region=embedded.region),
-            log=self._workspace.logs / "cdk.log",
+            environment=environment,
+            log=self._workspace.logs / log,
         )
-
-    def prepare(self, embedded: Embedded, cdk: CdkCli) -> None:
-        """Bootstrap the account and synthesise the application."""
-        cdk.bootstrap(ACCOUNT, embedded.region)
-        cdk.synth({"environment": self._environment})
 
     def deploy(self, embedded: Embedded, cdk: CdkCli) -> None:
         """Deploy everything that deployments need, compile their models, deploy them."""
@@ -131,7 +145,7 @@ class MainJob:
                     bucket=bucket,
                     root=self._workspace.root,
                     folder=self._workspace.folder / "compile",
-                    environment=aws_environment(embedded.state, region=embedded.region),
+                    environment=aws_environment(region=embedded.region, endpoint_url=embedded.state.url),
                     log=self._workspace.logs / f"compile-{plan.name}.log",
                 )
             _say(f"artifact {uri}")
@@ -164,11 +178,8 @@ def run_main_job(workspace: Workspace, *, environment: str, prompt: str) -> None
     started = time.monotonic()
     with workspace.lock(), MemoryWatch(workspace) as memory:
         job = MainJob(workspace, environment=environment)
-        with _step("embedded AWS"):
-            embedded = job.start()
-        cdk = job.cdk(embedded)
-        with _step("cdk bootstrap and synth"):
-            job.prepare(embedded, cdk)
+        with _step("embedded AWS, cdk bootstrap and synth"):
+            embedded, cdk = job.prepare()
         with _step("cdk deploy"):
             job.deploy(embedded, cdk)
         for plan in job.plan.deployments:

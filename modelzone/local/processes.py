@@ -29,15 +29,14 @@ _STOP_TIMEOUT_S = 8.0
 _started: list[subprocess.Popen[bytes]] = []
 
 
-def aws_environment(state: EmulatorState, *, region: str) -> dict[str, str]:
-    """The environment of this process, pointed at the embedded AWS and at no account of the user's."""
+def aws_environment(*, region: str, endpoint_url: str | None) -> dict[str, str]:
+    """The environment of this process, pointed at the embedded AWS and at no account of the user's.
+
+    Without `endpoint_url` there is no AWS at all and no credentials.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CDK_", "MODELZONE_"))}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
-    return {
-        **kept,
-        "AWS_ENDPOINT_URL": state.url,
-        "AWS_ACCESS_KEY_ID": ACCOUNT,
-        "AWS_SECRET_ACCESS_KEY": "embedded",
+    common = {
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -47,6 +46,13 @@ def aws_environment(state: EmulatorState, *, region: str) -> dict[str, str]:
         "CI": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")]),
     }
+    if endpoint_url is not None:
+        common |= {
+            "AWS_ENDPOINT_URL": endpoint_url,
+            "AWS_ACCESS_KEY_ID": ACCOUNT,
+            "AWS_SECRET_ACCESS_KEY": "embedded",
+        }
+    return {**kept, **common}
 
 
 def _healthy(url: str) -> bool:

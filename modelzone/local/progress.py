@@ -15,7 +15,7 @@ _EVENT = re.compile(
 # What the CLI says on its way; any other line is taken for a message and shown.
 _ROUTINE = re.compile(
     r"^\[\d+%\]|^Stack ARN:$|^arn:|^Including dependency stacks|^✨ +(Synthesis|Deployment) time"
-    r"|^\S+ \(\S+\)$|\.\.\. \[\d+/\d+\]$"
+    r"|^\S+ \(\S+\)$|\.\.\. \[\d+/\d+\]$|: (start|success): (Buil|Publish)"
     r"|creating CloudFormation changeset|: (destroying|deploying)\.\.\.|^ *Source Location:|^ *\(no user code in"
     r"|CloudTrail delivery can lag|^Failed resources:$|^\S+ \| [^|]+ \| [A-Z_]+_FAILED "
 )

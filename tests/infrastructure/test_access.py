@@ -159,7 +159,7 @@ def test_images_are_pulled_from_the_serving_repository_only(zone: Zone) -> None:
                 assert flat.endswith(":763104351884:repository/huggingface-pytorch-tgi-inference")
             else:
                 assert "*" not in flat
-                assert flat.count('{"Ref": "ImageUri"}') == 3  # region, account and repository of the parameter
+                assert flat.count('"ImageUri"]}') == 3  # region, account and repository of the image that holds
 
 
 def test_functions_are_invoked_by_the_api_only(zone: Zone) -> None:

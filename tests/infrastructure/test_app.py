@@ -111,7 +111,8 @@ def test_an_override_reaches_the_template(tmp_path: Path) -> None:
     done = _run(tmp_path, context={"deployment.mixtral.scaling.max_instances": "7"})
     assert done.returncode == 0, done.stderr
     template = json.loads((tmp_path / "InferentiaMixtralStack.template.json").read_text(encoding="utf-8"))
-    assert template["Parameters"]["MaxInstanceCount"]["Default"] == 7
+    (check,) = [r for r in template["Resources"].values() if r["Type"] == "Custom::CompiledArtifact"]
+    assert check["Properties"]["Planned"]["MaxInstanceCount"] == "7"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from infrastructure.support import Zone, text
 
+from compiled_artifact.check import Artifact, Order
 from modelzone.artifacts import artifact_key
 
 STACK = "InferentiaMixtralStack"
@@ -19,22 +20,16 @@ def _parameters(zone: Zone, stack: str = STACK) -> dict[str, dict[str, Any]]:
     return {k: v for k, v in zone.templates[stack]["Parameters"].items() if k != "BootstrapVersion"}
 
 
-def _with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
-    """Replace references to parameters by their defaults."""
-    if isinstance(value, Mapping):
-        if set(value) == {"Ref"} and value["Ref"] in defaults:
-            return str(defaults[value["Ref"]])
-        return {key: _with_defaults(item, defaults) for key, item in value.items()}
-    return [_with_defaults(item, defaults) for item in value] if isinstance(value, list) else value
+def _check(zone: Zone, stack: str, **given: str) -> dict[str, Any]:
+    """The properties that the artifact's check gets when an operator gives these parameters."""
+    check = zone.one("Custom::CompiledArtifact", stack=stack)
+    assert check.properties["Given"] == {name: {"Ref": name} for name in _parameters(zone, stack)}
+    return {**check.properties, "Bucket": "a-bucket", "Given": {**dict.fromkeys(_parameters(zone, stack), ""), **given}}
 
 
 def _accepts(parameter: Mapping[str, Any], value: str) -> bool:
-    """What CloudFormation does with a parameter's constraints."""
-    if "AllowedValues" in parameter:
-        return value in [str(allowed) for allowed in parameter["AllowedValues"]]
-    if "AllowedPattern" in parameter:
-        return re.fullmatch(parameter["AllowedPattern"], value) is not None
-    return parameter["MinValue"] <= float(value) <= parameter["MaxValue"]
+    """What CloudFormation does with a parameter's constraint."""
+    return re.fullmatch(parameter["AllowedPattern"], value) is not None
 
 
 def _rules_hold(zone: Zone, values: Mapping[str, str]) -> bool:
@@ -46,6 +41,8 @@ def _rules_hold(zone: Zone, values: Mapping[str, str]) -> bool:
         ((function, argument),) = node.items()
         if function == "Ref":
             return values[argument]
+        if function == "Fn::Or":
+            return any(evaluate(part) for part in argument)
         if function == "Fn::Equals":
             return evaluate(argument[0]) == evaluate(argument[1])
         assert function == "Fn::Contains"
@@ -61,11 +58,11 @@ def _rules_hold(zone: Zone, values: Mapping[str, str]) -> bool:
     )
 
 
-def test_parameters_are_few_and_default_to_the_plan(zone: Zone) -> None:
+def test_parameters_are_few_and_empty_means_as_planned(zone: Zone) -> None:
+    """A default that were the planned value would hide later edits: the CLI sends previous values."""
     for deployment in zone.plan.deployments:
         serving = deployment.serving
-        defaults = {k: str(v["Default"]) for k, v in _parameters(zone, deployment.stack_id).items()}
-        assert defaults == {
+        planned = {
             "MinInstanceCount": str(serving.scaling.min_instances),
             "MaxInstanceCount": str(serving.scaling.max_instances),
             "TargetConcurrency": str(deployment.target_concurrency),
@@ -80,14 +77,28 @@ def test_parameters_are_few_and_default_to_the_plan(zone: Zone) -> None:
             "BatchSize": str(serving.batch_size),
             "SequenceLength": str(serving.sequence_length),
         }
+        parameters = _parameters(zone, deployment.stack_id)
+        assert {name: parameter["Default"] for name, parameter in parameters.items()} == dict.fromkeys(planned, "")
+        assert _check(zone, deployment.stack_id)["Planned"] == planned
 
 
-def test_every_parameter_accepts_its_default_and_explains_itself(zone: Zone) -> None:
+def test_every_parameter_accepts_empty_and_planned_and_explains_itself(zone: Zone) -> None:
     for deployment in zone.plan.deployments:
+        planned = _check(zone, deployment.stack_id)["Planned"]
         for name, parameter in _parameters(zone, deployment.stack_id).items():
-            assert _accepts(parameter, str(parameter["Default"])), name
-            assert parameter["Description"]
-            assert parameter["ConstraintDescription"].startswith("must be")
+            assert _accepts(parameter, ""), name
+            assert _accepts(parameter, planned[name]), name
+            assert planned[name] in parameter["Description"]
+            assert planned[name] in parameter["ConstraintDescription"]
+
+
+def test_parameters_reach_the_template_through_the_check_only(zone: Zone) -> None:
+    """So that an empty one never arrives anywhere as an empty value."""
+    for deployment in zone.plan.deployments:
+        names = set(_parameters(zone, deployment.stack_id))
+        for resource in zone.resources(stack=deployment.stack_id):
+            if resource.type != "Custom::CompiledArtifact":
+                assert not names & set(re.findall(r'"Ref": "(\w+)"', json.dumps(resource.body))), resource.logical_id
 
 
 @pytest.mark.parametrize(
@@ -120,8 +131,13 @@ def test_values_that_cannot_work_are_refused(dev: Zone, name: str, value: str) -
 @pytest.mark.parametrize(
     ("instance_type", "degree", "holds"),
     [
+        ("", "", True),
+        ("", "8", True),
+        ("", "24", False),
+        ("ml.inf2.24xlarge", "", True),
         ("ml.inf2.24xlarge", "8", True),
         ("ml.inf2.24xlarge", "24", False),
+        ("ml.inf2.48xlarge", "", True),
         ("ml.inf2.48xlarge", "8", True),
         ("ml.inf2.48xlarge", "24", True),
     ],
@@ -132,33 +148,51 @@ def test_rules_refuse_a_degree_that_the_instance_type_cannot_have(
     assert _rules_hold(dev, {"InstanceType": instance_type, "TensorParallelDegree": degree}) is holds
 
 
-def test_the_artifact_is_checked_for_what_is_deployed(zone: Zone) -> None:
-    for deployment in zone.plan.deployments:
-        defaults = {k: v["Default"] for k, v in _parameters(zone, deployment.stack_id).items()}
-        check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id)
-        properties = _with_defaults(check.properties, defaults)
-        assert properties["Facts"] == deployment.facts.as_dict()
-        assert artifact_key(properties["Facts"]) in deployment.artifact_prefix
-        assert properties["Deployment"] == deployment.name
-        assert properties["MaxInputTokens"] == str(deployment.serving.max_input_tokens)
-        assert properties["MaxSequenceLength"] == str(deployment.maximum_sequence_length)
-        assert properties["InstanceType"] in properties["AllowedTensorParallelDegrees"]
-        assert "CompileStack" not in properties["CompileHint"]
-        outputs = zone.templates["CompileStack"]["Outputs"]
-        assert all(name in outputs for name in re.findall(r"output ((?:Start|Compile)\w+)", properties["CompileHint"]))
-
-
-def test_the_checks_function_understands_the_properties(zone: Zone) -> None:
+def test_the_check_gets_what_is_planned(zone: Zone) -> None:
     """With the function's own reader."""
-    from compiled_artifact.check import Order  # noqa: PLC0415
-
     for deployment in zone.plan.deployments:
-        defaults = {k: v["Default"] for k, v in _parameters(zone, deployment.stack_id).items()}
-        check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id)
-        properties = {**_with_defaults(check.properties, defaults), "Bucket": "a-bucket"}
+        properties = _check(zone, deployment.stack_id)
         order = Order.from_properties(properties)
         order.check_numbers()
+        assert order.facts == deployment.facts.as_dict()
+        assert artifact_key(order.facts) in deployment.artifact_prefix
+        assert order.deployment == deployment.name
+        assert order.max_input_tokens == deployment.serving.max_input_tokens
+        assert order.max_sequence_length == deployment.maximum_sequence_length
         assert order.allowed_degrees == deployment.allowed_tensor_parallel_degrees
+        outputs = zone.templates["CompileStack"]["Outputs"]
+        named = re.findall(r"output ((?:Start|Compile)\w+)", properties["CompileHint"])
+        assert len(named) == 2
+        assert all(name in outputs for name in named)
+
+
+def test_the_check_gets_what_an_operator_gives(dev: Zone) -> None:
+    given = {"InstanceType": "ml.inf2.48xlarge", "TensorParallelDegree": "24", "SequenceLength": "2048"}
+    order = Order.from_properties(_check(dev, STACK, **given, MaxInstanceCount="5"))
+    order.check_numbers()
+    assert order.instance_type == "ml.inf2.48xlarge"
+    assert (order.facts["tensor_parallel_degree"], order.facts["sequence_length"]) == ("24", "2048")
+    assert (order.min_instances, order.max_instances) == (1, 5)
+
+
+def test_the_check_answers_with_everything_that_the_stack_asks_for(zone: Zone) -> None:
+    """With the function's own answer: a missing attribute would fail the deployment."""
+    for deployment in zone.plan.deployments:
+        check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id)
+        template = json.dumps(zone.templates[deployment.stack_id])
+        asked = set(re.findall(rf'"Fn::GetAtt": \["{check.logical_id}", "(\w+)"\]', template))
+        order = Order.from_properties(_check(zone, deployment.stack_id))
+        answer = Artifact(
+            bucket=order.bucket,
+            key="",
+            prefix="",
+            facts=order.facts,
+            manifest_sha256="",
+            values=order.values,
+            max_input_tokens=order.max_input_tokens,
+        ).attributes
+        assert asked
+        assert asked <= set(answer)
 
 
 def test_the_container_is_told_what_was_compiled(dev: Zone) -> None:
@@ -212,15 +246,20 @@ def test_model_and_configuration_can_be_replaced(zone: Zone) -> None:
 def test_the_variant_is_the_articles_with_its_corrections(dev: Zone) -> None:
     config = dev.one("AWS::SageMaker::EndpointConfig")
     (variant,) = config.properties["ProductionVariants"]
+    check = dev.one("Custom::CompiledArtifact").logical_id
+
+    def attribute(name: str) -> dict[str, list[str]]:
+        return {"Fn::GetAtt": [check, name]}
+
     assert variant == {
         "VariantName": "AllTraffic",
         "ModelName": {"Fn::GetAtt": [dev.one("AWS::SageMaker::Model").logical_id, "ModelName"]},
-        "InstanceType": {"Ref": "InstanceType"},
-        "InitialInstanceCount": {"Ref": "MinInstanceCount"},
+        "InstanceType": attribute("InstanceType"),
+        "InitialInstanceCount": attribute("MinInstanceCount"),
         "InitialVariantWeight": 1,
-        "VolumeSizeInGB": {"Ref": "VolumeSizeGiB"},
-        "ContainerStartupHealthCheckTimeoutInSeconds": {"Ref": "HealthCheckTimeoutSeconds"},
-        "ModelDataDownloadTimeoutInSeconds": {"Ref": "ModelDownloadTimeoutSeconds"},
+        "VolumeSizeInGB": attribute("VolumeSizeGiB"),
+        "ContainerStartupHealthCheckTimeoutInSeconds": attribute("HealthCheckTimeoutSeconds"),
+        "ModelDataDownloadTimeoutInSeconds": attribute("ModelDownloadTimeoutSeconds"),
         "InferenceAmiVersion": "al2-ami-sagemaker-inference-neuron-2",
         "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
     }
@@ -246,11 +285,11 @@ def test_instances_follow_concurrent_requests(zone: Zone) -> None:
         assert text(target.properties["ResourceId"]) == (
             f"endpoint/<{endpoint.logical_id}.EndpointName>/variant/AllTraffic"
         )
-        assert target.properties["MinCapacity"] == {"Ref": "MinInstanceCount"}
-        assert target.properties["MaxCapacity"] == {"Ref": "MaxInstanceCount"}
+        assert target.properties["MinCapacity"]["Fn::GetAtt"][1] == "MinInstanceCount"
+        assert target.properties["MaxCapacity"]["Fn::GetAtt"][1] == "MaxInstanceCount"
         policy = zone.one("AWS::ApplicationAutoScaling::ScalingPolicy", stack=deployment.stack_id)
         tracking = policy.properties["TargetTrackingScalingPolicyConfiguration"]
-        assert tracking["TargetValue"] == {"Ref": "TargetConcurrency"}
+        assert tracking["TargetValue"]["Fn::GetAtt"][1] == "TargetConcurrency"
         assert tracking["PredefinedMetricSpecification"] == {
             "PredefinedMetricType": "SageMakerVariantConcurrentRequestsPerModelHighResolution"
         }
@@ -261,19 +300,11 @@ def test_the_registry_entry_is_what_the_proxy_reads(zone: Zone) -> None:
     from invoke_proxy.registry import Deployment, Entry  # noqa: PLC0415
 
     for plan in zone.plan.deployments:
-        defaults = {k: v["Default"] for k, v in _parameters(zone, plan.stack_id).items()}
         parameter = zone.one("AWS::SSM::Parameter", stack=plan.stack_id)
         assert parameter.properties["Name"] == f"/modelzone/{zone.name}/deployments/{plan.name}"
         separator, parts = parameter.properties["Value"]["Fn::Join"]
-        attributes = {"EndpointName": "the-endpoint", "SequenceLength": str(plan.serving.sequence_length)}
-        filled = separator.join(
-            part
-            if isinstance(part, str)
-            else str(defaults[part["Ref"]])
-            if "Ref" in part
-            else attributes[part["Fn::GetAtt"][1]]
-            for part in parts
-        )
+        attributes = {"EndpointName": "the-endpoint", **_check(zone, plan.stack_id)["Planned"]}
+        filled = separator.join(p if isinstance(p, str) else attributes[p["Fn::GetAtt"][1]] for p in parts)
         read = Deployment.from_entry(Entry(name=parameter.properties["Name"], value=filled, written=1))
         assert read.deployment == plan.name
         assert read.model_id == plan.model.hub_id

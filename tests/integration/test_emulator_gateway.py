@@ -467,10 +467,19 @@ def test_function_and_integration_must_agree_about_streaming(
     assert (answer.status_code, answer.json()) == (502, {"message": "Internal server error"})
 
 
-def test_an_answer_that_takes_too_long_is_a_gateway_timeout(emulator: RunningEmulator, stacks: Stacks) -> None:
-    made = plain_stack(emulator, mode="response_stream", transfer=STREAM, timeout_ms=1000)
-    answer = call(emulator, stacks, "late", made, "/slow")
-    assert (answer.status_code, answer.json()) == (504, {"message": "Endpoint request timed out"})
+@pytest.mark.parametrize(
+    ("name", "limits", "wanted"),
+    [
+        ("gateway", {"timeout_ms": 1000}, (504, {"message": "Endpoint request timed out"})),
+        ("function", {"timeout": 1}, (502, {"message": "Internal server error"})),
+    ],
+)
+def test_an_answer_that_takes_too_long_is_an_error_of_who_gave_up(
+    emulator: RunningEmulator, stacks: Stacks, name: str, limits: dict[str, Any], wanted: tuple[int, Any]
+) -> None:
+    made = plain_stack(emulator, mode="response_stream", transfer=STREAM, **limits)
+    answer = call(emulator, stacks, f"late-{name}", made, "/slow")
+    assert (answer.status_code, answer.json()) == wanted
 
 
 def test_a_function_that_does_not_start_is_a_bad_gateway_and_says_why_in_its_log(

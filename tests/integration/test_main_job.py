@@ -64,9 +64,7 @@ def job(workspace: Workspace) -> MainJob:
 
 @pytest.fixture(scope="module")
 def embedded(job: MainJob) -> Embedded:
-    embedded = job.start()
-    cdk = job.cdk(embedded)
-    job.prepare(embedded, cdk)
+    embedded, cdk = job.prepare()
     job.deploy(embedded, cdk)
     return embedded
 

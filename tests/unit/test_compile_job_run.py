@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from compile_job.__main__ import main
 from compile_job.job import artifact_prefix
 from compiled_artifact.check import Order, check_artifact
 
@@ -166,20 +169,49 @@ class Host:
         )
 
     def start(self, job: dict[str, Any]) -> subprocess.Popen[str]:
-        path = self.folder / "job.json"
-        path.write_text(json.dumps(job), encoding="utf-8")
-        environment = {**self._base, "NEURON": json.dumps(self.neuron), **self.variables}
-        command = [sys.executable, "-m", "compile_job", "--job", str(path)]
+        """Start the program as it is started on a host."""
+        command = [sys.executable, "-m", "compile_job", "--job", self._write(job)]
         return subprocess.Popen(
-            command, env=environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=self._environment(),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def run(self, job: dict[str, Any]) -> tuple[int, list[dict[str, Any]], str]:
+        """Run the program in this process, which spares an interpreter and an import of boto3 each time."""
+        output, errors = io.StringIO(), io.StringIO()
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            with (
+                mock.patch.dict(os.environ, self._environment(), clear=True),
+                contextlib.redirect_stdout(output),
+                contextlib.redirect_stderr(errors),
+            ):
+                status = main(["--job", self._write(job)])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return self._ended(status, output.getvalue(), errors.getvalue())
+
+    def run_process(self, job: dict[str, Any]) -> tuple[int, list[dict[str, Any]], str]:
         child = self.start(job)
         output, errors = child.communicate(timeout=60)
+        return self._ended(child.returncode, output, errors)
+
+    def _write(self, job: dict[str, Any]) -> str:
+        path = self.folder / "job.json"
+        path.write_text(json.dumps(job), encoding="utf-8")
+        return str(path)
+
+    def _environment(self) -> dict[str, str]:
+        return {**self._base, "NEURON": json.dumps(self.neuron), **self.variables}
+
+    def _ended(self, status: int, output: str, errors: str) -> tuple[int, list[dict[str, Any]], str]:
         self.output = output + errors
-        events = [json.loads(line) for line in output.splitlines() if line.startswith('{"time"')]
-        return child.returncode, events, errors
+        return status, [json.loads(line) for line in output.splitlines() if line.startswith('{"time"')], errors
 
     def docker_calls(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
@@ -237,7 +269,7 @@ def keys(s3: Any) -> set[str]:
 
 
 def test_docker_job_publishes_the_artifact(host: Host, s3: Any) -> None:
-    status, events, errors = host.run(host.job())
+    status, events, errors = host.run_process(host.job())
 
     assert (status, errors) == (0, "")
     assert [event["step"] for event in events if event["event"] == "end"] == [
@@ -388,7 +420,7 @@ def test_weights_are_downloaded_once(host: Host, s3: Any) -> None:
 def test_process_job_publishes_a_stand_in(host: Host, s3: Any) -> None:
     host.neuron["compiler_type"] = "cpu-stand-in"
 
-    status, _, errors = host.run(host.process_job())
+    status, _, errors = host.run_process(host.process_job())
 
     assert (status, errors) == (0, "")
     assert published(s3)["producer"]["image"] == "none"
@@ -404,17 +436,16 @@ def test_process_job_publishes_a_stand_in(host: Host, s3: Any) -> None:
             "step 'export' failed: the export ended with status 70: the host has too little memory",
         ),
         ({"PULL_FAILS": "1"}, {}, "step 'image' failed: pulling 7631"),
-        ({"HUB_FAILS": "1"}, {}, "step 'weights' failed: download of acme/Tiny at aaaaaaaa"),
-        ({"HUB_FAILS": "1"}, {}, "accept the model's licence"),
+        (
+            {"HUB_FAILS": "1"},
+            {},
+            f"step 'weights' failed: download of acme/Tiny at {'a' * 40} failed: accept the model's licence",
+        ),
         (
             {},
             {"batch_size": 4},
             "step 'verify' failed: config.json: neuron.batch_size is 4, the job orders batch_size 1",
         ),
-        ({}, {"num_cores": 2}, "neuron.num_cores is 2, the job orders tensor_parallel_degree 8"),
-        ({}, {"auto_cast_type": "bf16"}, "neuron.auto_cast_type is 'bf16', the job orders dtype 'fp16'"),
-        ({}, {"task": "fill-mask"}, "neuron.task is 'fill-mask'"),
-        ({}, {"compiler_type": "cpu-stand-in"}, "would not run on Neuron devices"),
     ],
 )
 def test_failure_is_one_line_and_nothing_counts_as_published(
@@ -436,7 +467,7 @@ def test_failure_is_one_line_and_nothing_counts_as_published(
 
 
 def test_wrong_job_is_one_line(host: Host) -> None:
-    status, _, errors = host.run(host.job(runner="podman"))
+    status, _, errors = host.run_process(host.job(runner="podman"))
 
     assert status == 2
     assert errors.startswith("compile_job: wrong job: ")

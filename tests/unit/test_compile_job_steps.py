@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shutil
 import signal
 import stat
 import sys
@@ -25,6 +27,7 @@ from compile_job.signatures import remedy
 from compile_job.steps.devices import check_devices, list_devices
 from compile_job.steps.export import export_model
 from compile_job.steps.publish import check_writable, is_published, publish_artifact
+from compile_job.steps.verify import verify_artifact
 from compile_job.steps.weights import check_snapshot
 
 FACTS = {
@@ -229,6 +232,90 @@ def test_every_file_of_the_index_must_be_there(tmp_path: Path) -> None:
     (folder / names[1]).unlink()
     with pytest.raises(StepError, match=r"model-00002-of-00003\.safetensors missing"):
         check_snapshot(folder)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    """What optimum-neuron 0.0.25 writes."""
+    folder = tmp_path / "artifact"
+    (folder / "compiled").mkdir(parents=True)
+    (folder / "compiled" / "graph.neff").touch()
+    (folder / "tokenizer.json").touch()
+    snapshot(folder / "checkpoint", "model.safetensors")
+    write_config(folder)
+    return folder
+
+
+def write_config(folder: Path, **changes: Any) -> None:
+    neuron = {
+        "task": "text-generation",
+        "batch_size": 1,
+        "num_cores": 8,
+        "auto_cast_type": "fp16",
+        "sequence_length": 1024,
+        "compiler_type": "neuronx-cc",
+        "compiler_version": "2.15.128",
+        "checkpoint_id": None,
+        **changes,
+    }
+    (folder / "config.json").write_text(json.dumps({"model_type": "mixtral", "neuron": neuron}), encoding="utf-8")
+
+
+def test_artifact_as_ordered(artifact: Path) -> None:
+    assert verify_artifact(job(), artifact) == {"compiler": "neuronx-cc 2.15.128", "graphs": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 4}, "neuron.batch_size is 4, the job orders batch_size 1"),
+        ({"sequence_length": 2048}, "neuron.sequence_length is 2048, the job orders sequence_length 1024"),
+        ({"num_cores": 2}, "neuron.num_cores is 2, the job orders tensor_parallel_degree 8"),
+        ({"auto_cast_type": "bf16"}, "neuron.auto_cast_type is 'bf16', the job orders dtype 'fp16'"),
+        ({"task": "fill-mask"}, "neuron.task is 'fill-mask'"),
+        ({"compiler_type": "cpu-stand-in"}, "would not run on Neuron devices"),
+        ({"compiler_type": None}, "neuron.compiler_type is None, expected 'neuronx-cc'"),
+    ],
+)
+def test_artifact_that_was_not_ordered(artifact: Path, changes: dict[str, Any], words: str) -> None:
+    write_config(artifact, **changes)
+
+    with pytest.raises(StepError, match=re.escape(words)):
+        verify_artifact(job(), artifact)
+
+
+def test_stand_in_is_for_processes_only(artifact: Path) -> None:
+    write_config(artifact, compiler_type="cpu-stand-in")
+
+    assert verify_artifact(job(runner="process"), artifact)["compiler"] == "cpu-stand-in 2.15.128"
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("config.json", "the export did not finish"),
+        ("compiled/graph.neff", "nothing was compiled"),
+        ("tokenizer.json", "could not load the model's tokenizer"),
+        ("checkpoint", "the endpoint would need the hub for its weights"),
+        ("checkpoint/model.safetensors", "is incomplete, model.safetensors missing"),
+    ],
+)
+def test_artifact_that_is_not_whole(artifact: Path, missing: str, words: str) -> None:
+    path = artifact / missing
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+    with pytest.raises(StepError, match=re.escape(words)):
+        verify_artifact(job(), artifact)
+
+
+def test_model_that_was_not_exported(artifact: Path) -> None:
+    (artifact / "config.json").write_text("{}", encoding="utf-8")
+
+    with pytest.raises(StepError, match="no key 'neuron'"):
+        verify_artifact(job(), artifact)
 
 
 def test_one_copy_of_the_weights_is_downloaded() -> None:

@@ -9,6 +9,8 @@ from modelzone.local.progress import Progress
 OUTPUT = """\
 [0%] start: Publishing NetworkStack Template
 [100%] success: Published NetworkStack Template
+m-x: start: Publishing X/Code (current_account-us-east-1-268cc81e)
+m-x: success: Built m-x Template
 modelzone-dev-network | 0/3 | 9:59:01 AM | CREATE_IN_PROGRESS  | AWS::EC2::VPC | NetworkStack/Network/Vpc (Vpc1)
 modelzone-dev-network | 1/3 | 9:59:01 AM | CREATE_COMPLETE     | AWS::EC2::VPC | NetworkStack/Network/Vpc (Vpc1)
 

@@ -84,8 +84,10 @@ def test_no_credentials_of_the_users_reach_the_cli(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_PROFILE", "production")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "theirs")
     monkeypatch.setenv("CDK_DEFAULT_ACCOUNT", "123456789012")
-    environment = aws_environment(EmulatorState(pid=1, port=4580, started=0), region="eu-west-1")
+    environment = aws_environment(region="eu-west-1", endpoint_url="http://localhost:4580")
     assert not {"AWS_PROFILE", "AWS_SESSION_TOKEN", "CDK_DEFAULT_ACCOUNT"} & set(environment)
     assert environment["AWS_ENDPOINT_URL"] == "http://localhost:4580"
     assert environment["AWS_REGION"] == "eu-west-1"
     assert environment["AWS_SHARED_CREDENTIALS_FILE"] == os.devnull
+    nowhere = aws_environment(region="eu-west-1", endpoint_url=None)
+    assert not {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"} & set(nowhere)

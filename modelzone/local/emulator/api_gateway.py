@@ -67,6 +67,10 @@ class _Invocation:
         self._adapter, self._function, self._config, self._event = adapter, function, config, event
         self._timeout_s = float(config.get("Timeout", 3))
 
+    def _timed_out(self, limit_s: float) -> GatewayAnswer:
+        """API Gateway gives up after ``limit_s``; before that, Lambda may have ended the function."""
+        return _error(*(_TIMED_OUT if limit_s <= self._timeout_s else _BAD_GATEWAY))
+
     def _forward(self) -> Any:
         return self._adapter.forward(self._function, self._config, self._event, request_id=new_uuid())
 
@@ -77,21 +81,20 @@ class _Invocation:
                 body = await answer.read()
                 return answer.status, _answered_headers(answer.headers), body
         except TimeoutError:
-            return _error(*(_TIMED_OUT if limit_s <= self._timeout_s else _BAD_GATEWAY))
+            return self._timed_out(limit_s)
         except (FunctionFailed, ResponseBroken) as error:
             logger.warning("%s", error)
             return _error(*_BAD_GATEWAY)
 
     async def streamed(self, limit_s: float) -> GatewayAnswer:
         """The answer of a function whose adapter streams: its head now, its body as it comes."""
-        limit_s = min(limit_s, self._timeout_s, _STREAM_LIMIT_S)
-        deadline = asyncio.get_running_loop().time() + limit_s
+        deadline = asyncio.get_running_loop().time() + min(limit_s, self._timeout_s, _STREAM_LIMIT_S)
         forwarded = contextlib.AsyncExitStack()
         try:
             async with asyncio.timeout_at(deadline):
                 answer: ChildResponse = await forwarded.enter_async_context(self._forward())
         except TimeoutError:
-            return _error(*_TIMED_OUT)
+            return self._timed_out(limit_s)
         except (FunctionFailed, ResponseBroken) as error:
             logger.warning("%s", error)
             return _error(*_BAD_GATEWAY)

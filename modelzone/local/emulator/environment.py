@@ -16,6 +16,7 @@ STATE_VARIABLE = "MODELZONE_LOCAL_STATE"
 """Marks every process of a workspace, so that none can be lost when the emulator is killed."""
 
 _FOREIGN_PREFIXES = ("AWS_", "MINISTACK_", "LAMBDA_", "LOCALSTACK_", "EDGE_", "S3_", "SMTP_")
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -42,11 +43,13 @@ def search_path(environment: Mapping[str, str]) -> str:
 def prepare(settings: EmulatorSettings, environment: MutableMapping[str, str]) -> None:
     """Set the environment that MiniStack reads while its modules load.
 
-    Variables of the caller that could change its behaviour (credentials, endpoints, MiniStack's own switches) are
-    dropped first: an inherited ``AWS_ENDPOINT_URL``, for instance, would reach the functions and loop.
+    Variables of the caller that could change its behaviour (credentials, endpoints, MiniStack's own switches, proxies:
+    this process talks to 127.0.0.1 only) are dropped first: an inherited ``AWS_ENDPOINT_URL``, for instance, would
+    reach the functions and loop.
     """
-    for name in [name for name in environment if name.startswith(_FOREIGN_PREFIXES)]:
-        del environment[name]
+    for name in list(environment):
+        if name.startswith(_FOREIGN_PREFIXES) or name.lower() in _PROXIES:
+            del environment[name]
     environment.update(
         {
             "BIND_HOST": "127.0.0.1",

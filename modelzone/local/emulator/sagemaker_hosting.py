@@ -167,10 +167,10 @@ class ModelHosting:
         """Stop an endpoint, also one that is still starting. The process ends in the background."""
         with self._lock:
             endpoint = self._endpoints.pop(key, None)
-        if endpoint is None:
-            return
-        endpoint.cancelled.set()
-        instances, endpoint.instances = endpoint.instances, {}
+            if endpoint is None:
+                return
+            endpoint.cancelled.set()
+            instances, endpoint.instances = endpoint.instances, {}
         threading.Thread(target=self._stop, args=(instances,), name="hosting-delete", daemon=True).start()
 
     def port_for(self, endpoint: HostedEndpoint, *, target_variant: str | None = None) -> tuple[str, int]:
@@ -213,10 +213,14 @@ class ModelHosting:
         try:
             for variant in plan.variants:
                 started[variant.name] = self._start(endpoint, variant)
-        except _StartFailed as failure:
+        except Exception as failure:
             self._stop(started)
-            logger.warning("endpoint %s: %s", endpoint.key.name, failure)
-            endpoint.failure_reason = str(failure)
+            if isinstance(failure, _StartFailed):
+                logger.warning("endpoint %s: %s", endpoint.key.name, failure)
+                endpoint.failure_reason = str(failure)
+            else:  # whoever waits for the endpoint must not wait for ever
+                logger.exception("endpoint %s", endpoint.key.name)
+                endpoint.failure_reason = f"Request to service failed: {failure}"
             endpoint.status = EndpointStatus.FAILED if creating else EndpointStatus.IN_SERVICE
             return
         with self._lock:
