@@ -69,6 +69,25 @@ def test_caches_make_no_difference(package: Path) -> None:
     assert lambda_package.stage("sample") == first
 
 
+def test_what_differs_between_machines_is_not_packed(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts name an interpreter, records list scripts and caches: the package's hash would differ with them."""
+    files = ("third/__init__.py", "third/__pycache__/x.pyc", "bin/third", "third.dist-info/RECORD", ".lock")
+    kept = ("third/__init__.py", "third.dist-info/METADATA")
+
+    def install(_: Path, target: Path) -> None:
+        for name in (*files, *kept):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_text("", encoding="utf-8")
+            (target / name).chmod(0o600)
+
+    (package / "requirements.txt").write_text("third==1\n", encoding="utf-8")
+    monkeypatch.setattr(lambda_package, "_install", install)
+    content = _content(lambda_package.stage("sample"))
+    ours = {"sample/__init__.py", "sample/inner/code.py", "run.sh"}
+    assert set(content) == {*kept, *ours}
+    assert all(mode == 0o644 for name, (_, mode) in content.items() if name != "run.sh")
+
+
 def test_nothing_is_left_behind_when_the_install_fails(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "requirements.txt").write_text("starlette==0.0.0.dev0\n", encoding="utf-8")
     for name in ("UV_OFFLINE", "UV_NO_CONFIG"):

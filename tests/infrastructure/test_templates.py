@@ -15,7 +15,6 @@ from syrupy.assertion import SnapshotAssertion
 
 # Rule -> why it is not for us.
 IGNORED_LINT = {
-    "W3010": "zones are named where an environment's file names them; otherwise the template picks the region's first",
     "W3005": "the CDK writes dependencies on roles with their policies, and the references imply half of them",
     "W6001": "the compile commands are outputs and name resources of other stacks",
 }
