@@ -5,7 +5,7 @@ ENVIRONMENT ?= dev
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test benchmark snapshots clean
+.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test benchmark snapshots diagram constraints clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,14 @@ benchmark: setup-dev ## Seconds per synth
 
 snapshots: setup-dev ## Accept the templates as they are now
 	python -m pytest tests/infrastructure --snapshot-update
+
+diagram: ## Draw docs/architecture.svg (needs Graphviz)
+	dot -Tsvg docs/architecture.dot -o docs/architecture.svg
+
+constraints: setup-dev ## Resolve the pins again after a change of requirements*.txt
+	python -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links -o constraints.txt \
+	  requirements.txt requirements-node.txt requirements-local.txt requirements-dev.txt
 
 clean: local-down ## Remove everything that the commands made
 	rm -rf .venv .build .modelzone node_modules cdk.out

@@ -154,7 +154,8 @@ def prepare(mode: str) -> None:
     """Run the steps of a mode. A larger mode has everything of a smaller one, so its stamps count for both."""
     if not (VENV / ".modelzone-venv").is_file():
         shutil.rmtree(VENV, ignore_errors=True)
-    step("venv", f"{UV} {platform.python_version()}", make_venv, "virtual environment")
+    # The folder is part of it: scripts in a virtual environment hold its path.
+    step("venv", f"{UV} {platform.python_version()} {VENV}", make_venv, "virtual environment")
     larger = list(REQUIREMENTS)[list(REQUIREMENTS).index(mode) :]
     identities = {m: digest([*REQUIREMENTS[m], "constraints.txt"]) for m in larger}
     if not any(is_done(f"packages-{m}", identities[m]) for m in larger):
