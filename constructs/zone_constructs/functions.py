@@ -15,7 +15,7 @@ from zone_constructs.acknowledge import acknowledge_wildcards
 __all__ = ["RUNTIME", "RUNTIME_REASON", "function_role"]
 
 RUNTIME = lambda_.Runtime.PYTHON_3_13
-RUNTIME_REASON = "The newest Python that the function's code and packages are tested with; AWS supports it until 2029."
+RUNTIME_REASON = "AWS supports Python 3.13 until 2029; a newer one is taken when this project is tested with it."
 
 
 def function_role(
