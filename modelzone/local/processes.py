@@ -84,6 +84,8 @@ def start_emulator(workspace: Workspace) -> EmulatorState:
         It ends or does not answer in time; the end of its log is in the text.
     """
     previous = workspace.read()
+    # Of an emulator that was killed children may be left, and they would hold the ports and the state of the old one.
+    stop_everything(workspace)
     port = free_port(previous.port if previous else None)
     workspace.logs.mkdir(parents=True, exist_ok=True)
     log = workspace.logs / "emulator-start.log"
