@@ -28,8 +28,11 @@ def synth(count: int, *, validation: bool) -> tuple[float, int]:
     environment["CDK_VALIDATION"] = "true" if validation else "false"
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        subprocess.run([sys.executable, str(APP), folder, str(count)], env=environment, check=True, capture_output=True)
+        command = [sys.executable, str(APP), folder, str(count)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - started
+        if done.returncode:
+            sys.exit(f"synth of {count} deployments failed:\n{done.stderr[-2000:]}")
         templates = [json.loads(path.read_text()) for path in Path(folder).glob("*.template.json")]
     return seconds, sum(len(template.get("Resources", {})) for template in templates)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def modelzone(app: App, count: int) -> None:
 def main() -> None:
     """Synthesise once."""
     outdir, count = sys.argv[1], int(sys.argv[2])
-    app = App(outdir=outdir)
+    context = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    app = App(outdir=outdir, context=context, analytics_reporting=False)
     if count:
         modelzone(app, count)
     else:
