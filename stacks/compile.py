@@ -48,6 +48,9 @@ class CompileStack(ZoneStack):
         )
         CfnOutput(self, "LogGroupName", value=self.host.log_group.log_group_name, description="Output of compile jobs")
         for deployment in plan.deployments:
+            if not deployment.can_fetch_weights:
+                # A host would be paid for and reach no weights.
+                continue
             CfnOutput(
                 self,
                 f"Start{deployment.camel_name}",

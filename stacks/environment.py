@@ -37,6 +37,7 @@ def build_environment(scope: Construct, *, plan: EnvironmentPlan) -> None:
             deployment=deployment,
             network=network.network,
             store=model_store.store,
+            logs=network.logs,
             artifact_check=model_store.artifact_check,
             proxy=gateway.proxy,
         )

@@ -49,7 +49,6 @@ class GatewayStack(ZoneStack):
             settings=environment.gateway,
             handler=self.proxy.function,
             logs=logs,
-            retain_data=environment.retain_data,
         )
         CfnOutput(
             self,

@@ -16,6 +16,7 @@ from zone_constructs.compiled_artifact import CompiledArtifact
 from zone_constructs.deployment_parameters import DeploymentParameters
 from zone_constructs.inferentia_endpoint import InferentiaEndpoint
 from zone_constructs.invoke_proxy import InvokeProxy
+from zone_constructs.logs import EncryptedLogs
 from zone_constructs.model_store import ModelStore
 from zone_constructs.network import ZoneNetwork
 from zone_constructs.registry_entry import RegistryEntry
@@ -35,6 +36,7 @@ class InferentiaStack(ZoneStack):
         deployment: DeploymentPlan,
         network: ZoneNetwork,
         store: ModelStore,
+        logs: EncryptedLogs,
         artifact_check: ArtifactCheck,
         proxy: InvokeProxy,
     ) -> None:
@@ -62,6 +64,7 @@ class InferentiaStack(ZoneStack):
             artifact=self.artifact,
             network=network,
             store=store,
+            logs=logs,
         )
         self.endpoint.grant_invoke(proxy.role)
         EndpointScaling(

@@ -29,6 +29,26 @@ _LIFETIME_HOURS = 8
 _JOB_SECONDS = 7 * 3600
 _WORK_DIR = "/var/lib/modelzone/compile"
 _ROOT_DEVICE = "/dev/sda1"  # Ubuntu images
+_BOTO3 = "1.43.106"
+# A timer, not `shutdown +N`: user data runs once, and a reboot would forget a shutdown that was only announced.
+_LIFETIME_UNITS = f"""\
+cat > /etc/systemd/system/modelzone-lifetime.service <<'UNIT'
+[Unit]
+Description=The lifetime of a Modelzone compile host is over
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/systemctl poweroff
+UNIT
+cat > /etc/systemd/system/modelzone-lifetime.timer <<'UNIT'
+[Unit]
+Description=Ends a Modelzone compile host {_LIFETIME_HOURS} hours after it started
+[Timer]
+OnBootSec={_LIFETIME_HOURS}h
+[Install]
+WantedBy=timers.target
+UNIT
+systemctl daemon-reload
+systemctl enable --now modelzone-lifetime.timer"""
 _SCRIPT = """\
 #!/bin/bash
 set -euo pipefail
@@ -38,12 +58,23 @@ finish() {
   if [ '{{ KeepHost }}' = 'no' ]; then shutdown -P +3 'modelzone: compile job ended'; fi
 }
 trap finish EXIT
+for tool in aws docker python3; do
+  if ! command -v "$tool" > /dev/null; then
+    echo "modelzone: the host's AMI has no $tool; choose another AMI parameter in modelzone/hardware/data" >&2
+    exit 1
+  fi
+done
 mkdir -p {{ WorkDir }}
 code="$(mktemp -d)"
 aws s3 cp --only-show-errors '{{ CodeUri }}' "$code/code.zip"
 python3 -m zipfile -e "$code/code.zip" "$code"
 printf '%s' '{{ Job }}' | base64 --decode > "$code/job.json"
 cd "$code"
+# The distribution's own boto3, where there is one, is too old to send checksums.
+if ! python3 -c 'import boto3; assert tuple(map(int, boto3.__version__.split(".")[:2])) >= (1, 36)' 2> /dev/null; then
+  python3 -m pip install --quiet --disable-pip-version-check --target "$code/packages" boto3=={{ Boto3 }}
+  export PYTHONPATH="$code/packages"
+fi
 python3 -m compile_job --job job.json"""
 
 
@@ -89,7 +120,8 @@ class CompileHost(Construct):
                 f"--region {Stack.of(self).region}",
                 f"--launch-template '{template}'",
                 f"--instance-type {deployment.compile.instance_type}",
-                f"--subnet-id {self._network.compile_subnet_ids[0]}",
+                # Another of the subnets where the first one's zone has none of these instances.
+                f'--subnet-id "${{SUBNET_ID:-{self._network.compile_subnet_ids[0]}}}"',
                 "--query 'Instances[0].InstanceId' --output text",
             ]
         )
@@ -204,10 +236,7 @@ class CompileHost(Construct):
         (ami_parameter,) = {deployment.compile.ami_parameter for deployment in deployments}
         volume_gib = max(deployment.compile.root_volume_gib for deployment in deployments)
         user_data = ec2.UserData.for_linux()
-        user_data.add_commands(
-            "set -eu",
-            f"shutdown -P +{_LIFETIME_HOURS * 60} 'modelzone: the lifetime of a compile host is over'",
-        )
+        user_data.add_commands("set -eu", *_LIFETIME_UNITS.split("\n"))
         template = ec2.LaunchTemplate(
             self,
             "LaunchTemplate",
@@ -242,6 +271,7 @@ class CompileHost(Construct):
     def _build_document(self) -> ssm.CfnDocument:
         """Nothing but base64 can reach the shell, so no job can hold a command."""
         script = _SCRIPT.replace("{{ WorkDir }}", _WORK_DIR).replace("{{ CodeUri }}", self._code.s3_object_url)
+        script = script.replace("{{ Boto3 }}", _BOTO3)
         return ssm.CfnDocument(
             self,
             "Document",
@@ -257,7 +287,10 @@ class CompileHost(Construct):
                     "Job": {
                         "type": "String",
                         "description": "The job, base64 of JSON; see the outputs of the compile stack",
-                        "allowedPattern": "^[A-Za-z0-9+/]{16,8192}={0,2}$",
+                        # The agent reads patterns with Go's engine, which knows no counts above 1000.
+                        "allowedPattern": "^[A-Za-z0-9+/]+={0,2}$",
+                        "minChars": 16,
+                        "maxChars": 8192,
                     },
                     "KeepHost": {
                         "type": "String",

@@ -41,7 +41,6 @@ class Gateway(Construct):
         settings: GatewaySettings,
         handler: lambda_.IFunction,
         logs: EncryptedLogs,
-        retain_data: bool,
     ) -> None:
         super().__init__(scope, construct_id)
         self._settings = settings
@@ -51,7 +50,7 @@ class Gateway(Construct):
             timeout=Duration.seconds(settings.request_timeout_seconds),
             allow_test_invoke=False,
         )
-        self.api = self._build_api(environment_name, logs, retain_data=retain_data)
+        self.api = self._build_api(environment_name, logs)
         self._validator = self.api.add_request_validator(
             "Validator", validate_request_body=True, validate_request_parameters=True
         )
@@ -60,7 +59,7 @@ class Gateway(Construct):
         self.api_key = apigateway.ApiKey(self, "Key", description=f"Modelzone {environment_name}: first client")
         self.usage_plan = self._build_usage_plan(environment_name)
 
-    def _build_api(self, environment_name: str, logs: EncryptedLogs, *, retain_data: bool) -> apigateway.RestApi:
+    def _build_api(self, environment_name: str, logs: EncryptedLogs) -> apigateway.RestApi:
         access_logs = logs.log_group(self, "AccessLogs")
         api = apigateway.RestApi(
             self,
@@ -68,9 +67,9 @@ class Gateway(Construct):
             rest_api_name=f"modelzone-{environment_name}",
             description=f"Modelzone {environment_name}: models as an API",
             endpoint_types=[apigateway.EndpointType.REGIONAL],
-            # A setting of the whole account and region: another API there may need it after this one is gone.
+            # A setting of the whole account and region: every other API there logs with this role too, so it stays.
             cloud_watch_role=True,
-            cloud_watch_role_removal_policy=RemovalPolicy.RETAIN if retain_data else RemovalPolicy.DESTROY,
+            cloud_watch_role_removal_policy=RemovalPolicy.RETAIN,
             deploy_options=apigateway.StageOptions(
                 stage_name=_STAGE,
                 throttling_rate_limit=self._settings.rate_limit_per_second,
@@ -137,6 +136,9 @@ class Gateway(Construct):
         self._add_method(self.api.root.add_resource("generate"), "POST", generate)
         self._add_method(self.api.root.add_resource("generate_stream"), "POST", generate)
         self._add_method(self.api.root.add_resource("health"), "GET")
+        # Everything else: the function says 404 as OpenAI does. API Gateway itself takes an Authorization header on an
+        # unknown route for a signature and answers 403.
+        self._add_method(self.api.root.add_resource("{proxy+}"), "ANY")
 
     def _add_method(
         self,
@@ -156,8 +158,7 @@ class Gateway(Construct):
         )
         acknowledge(
             method,
-            "Every method needs an API key that belongs to a usage plan; bearer tokens and tenants come with the "
-            "authorizer.",
+            "Every method needs an API key that belongs to a usage plan.",
             "AwsSolutions-APIG4",
             "AwsSolutions-COG4",
         )

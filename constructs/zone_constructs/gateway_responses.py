@@ -1,7 +1,7 @@
 """API Gateway's own refusals in the shape that OpenAI's clients read.
 
 Gateway responses know no templates, only ``$context`` variables; the messages are fixed so that no input can break
-the JSON.
+the JSON or come back to the caller.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ def add_gateway_responses(api: apigateway.RestApi) -> None:
             _body("There is no such route, or not with this method.", invalid, "unknown_url"),
             {},
         ),
+        (
+            _TYPES.INVALID_SIGNATURE,
+            "404",
+            _body("There is no such route, or not with this method.", invalid, "unknown_url"),
+            {},
+        ),
         (_TYPES.BAD_REQUEST_BODY, "400", _body(_BODY, invalid, "invalid_request_body"), {}),
         (
             _TYPES.THROTTLED,
@@ -64,14 +70,13 @@ def add_gateway_responses(api: apigateway.RestApi) -> None:
             response_headers=headers or None,
             templates={"application/json": body},
         )
-    for response_type, kind in ((_TYPES.DEFAULT_4_XX, invalid), (_TYPES.DEFAULT_5_XX, "server_error")):
-        # messageString is a quoted JSON string already.
-        body = (
-            '{"error": {"message": $context.error.messageString, "type": "%s", "param": null, '
-            '"code": "$context.error.responseType"}}'
-        )
+    # The message of API Gateway's own may quote the caller's headers, so it is not passed on; the type is one word.
+    for response_type, kind, message in (
+        (_TYPES.DEFAULT_4_XX, invalid, "The API refused the request; the code says why."),
+        (_TYPES.DEFAULT_5_XX, "server_error", "The API failed on the request."),
+    ):
         api.add_gateway_response(
             response_type.response_type.title().replace("_", ""),
             type=response_type,
-            templates={"application/json": body % kind},
+            templates={"application/json": _body(message, kind, "$context.error.responseType")},
         )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import ArnFormat, Aws, Fn, Stack
+from aws_cdk import Aws, Fn, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
@@ -13,6 +13,7 @@ from constructs import Construct
 from modelzone.planning import DeploymentPlan
 from zone_constructs.acknowledge import acknowledge_wildcards
 from zone_constructs.compiled_artifact import CompiledArtifact
+from zone_constructs.logs import EncryptedLogs
 from zone_constructs.model_store import ModelStore
 from zone_constructs.network import ZoneNetwork
 
@@ -44,30 +45,33 @@ class InferentiaEndpoint(Construct):
         artifact: CompiledArtifact,
         network: ZoneNetwork,
         store: ModelStore,
+        logs: EncryptedLogs,
     ) -> None:
         super().__init__(scope, construct_id)
+        self._deployment = deployment
         self._network = network
+        # The stack's own id in the name: known beforehand, and another one when the stack is made anew.
+        stack_uuid = Fn.select(2, Fn.split("/", Aws.STACK_ID))
+        name = f"{deployment.endpoint_prefix}-{Fn.select(0, Fn.split('-', stack_uuid))}"
+        # SageMaker would make the group itself, without a key, without an end, and leave it behind.
+        self._logs = logs.log_group(self, "Logs", name=f"/aws/sagemaker/Endpoints/{name}")
         self._security_group = network.client_security_group(
             self, "SecurityGroup", description=f"Modelzone {deployment.name} model hosts"
         )
         network.allow_s3(self._security_group, why="S3, through its gateway endpoint")
         self._interfaces = self._ec2_arn("network-interface", "*")
-        self._log_groups = Stack.of(self).format_arn(
-            service="logs",
-            resource="log-group",
-            resource_name="/aws/sagemaker/Endpoints/*",
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
-        )
         self._role = self._build_role(artifact, store)
         self.model = self._build_model(deployment, artifact)
         self._config = self._build_config(deployment, artifact, store)
         self.endpoint = sagemaker.CfnEndpoint(
             self,
             "Endpoint",
+            endpoint_name=name,
             endpoint_config_name=self._config.attr_endpoint_config_name,
             # Otherwise every update resets the number of instances that autoscaling has arrived at.
             retain_all_variant_properties=True,
         )
+        self.endpoint.node.add_dependency(self._logs)
         self.endpoint_name = self.endpoint.attr_endpoint_name
         self.endpoint_arn = self.endpoint.ref
 
@@ -79,6 +83,8 @@ class InferentiaEndpoint(Construct):
         iam.Policy(
             self,
             "InvokePolicy",
+            # Inline policies of a role go by name, and the CDK would give this one the same in every deployment.
+            policy_name=f"invoke-{self._deployment.name}",
             roles=[role],
             statements=[
                 iam.PolicyStatement(
@@ -109,9 +115,6 @@ class InferentiaEndpoint(Construct):
             "*",
         )
         acknowledge_wildcards(
-            role, "SageMaker names the log groups of endpoints after endpoints that it names.", self._log_groups
-        )
-        acknowledge_wildcards(
             role,
             "Interfaces that SageMaker makes; they can be made in the named subnets with the named group only.",
             self._interfaces,
@@ -138,13 +141,8 @@ class InferentiaEndpoint(Construct):
         return [
             iam.PolicyStatement(
                 sid="ContainerLogs",
-                actions=[
-                    "logs:CreateLogGroup",
-                    "logs:CreateLogStream",
-                    "logs:DescribeLogStreams",
-                    "logs:PutLogEvents",
-                ],
-                resources=[self._log_groups],
+                actions=["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+                resources=[self._logs.log_group_arn],
             ),
             iam.PolicyStatement(
                 sid="EndpointMetrics",
@@ -201,7 +199,7 @@ class InferentiaEndpoint(Construct):
             "MAX_BATCH_PREFILL_TOKENS": artifact.max_batch_prefill_tokens,
             "HF_NUM_CORES": artifact.text("TensorParallelDegree"),
             "HF_AUTO_CAST_TYPE": artifact.dtype,
-            # Not read by the container: a new artifact at the same place makes a new model and so reaches the hosts.
+            # Not read by the container: says in the model's description what it serves.
             "MODELZONE_ARTIFACT_SHA256": artifact.manifest_sha256,
         }
         model = sagemaker.CfnModel(
@@ -240,7 +238,9 @@ class InferentiaEndpoint(Construct):
                     variant_name=self.variant_name,
                     model_name=self.model.attr_model_name,
                     instance_type=artifact.text("InstanceType"),
-                    initial_instance_count=artifact.number("MinInstanceCount"),
+                    # Only how the endpoint begins: autoscaling raises it to its minimum, and updates keep what it
+                    # arrived at. A minimum here would replace the whole fleet whenever it is changed.
+                    initial_instance_count=1,
                     initial_variant_weight=1,
                     volume_size_in_gb=artifact.number("VolumeSizeGiB") if has_volume else None,
                     container_startup_health_check_timeout_in_seconds=artifact.number("HealthCheckTimeoutSeconds"),

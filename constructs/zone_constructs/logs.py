@@ -43,7 +43,7 @@ class EncryptedLogs(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._retention = _RETENTION[retention_days]
-        self._removal_policy = RemovalPolicy.RETAIN if retain_data else RemovalPolicy.DESTROY
+        self._removal_policy = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if retain_data else RemovalPolicy.DESTROY
         self.key = self._build_key(environment_name)
 
     def log_group(self, scope: Construct, construct_id: str, *, name: str | None = None) -> logs.LogGroup:

@@ -38,7 +38,7 @@ class ModelStore(Construct):
     def __init__(self, scope: Construct, construct_id: str, *, environment_name: str, retain_data: bool) -> None:
         super().__init__(scope, construct_id)
         self._retain_data = retain_data
-        self._removal_policy = RemovalPolicy.RETAIN if retain_data else RemovalPolicy.DESTROY
+        self._removal_policy = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if retain_data else RemovalPolicy.DESTROY
         self.key = self._build_key(environment_name)
         self._access_logs = self._build_access_log_bucket()
         self.bucket = self._build_bucket()

@@ -26,6 +26,7 @@ from zone_constructs.logs import EncryptedLogs
 __all__ = ["ExistingNetwork", "NewNetwork", "ZoneNetwork"]
 
 _HTTPS = ec2.Port.HTTPS
+_MOST_ZONES = 3
 
 
 class ZoneNetwork(Construct):
@@ -79,7 +80,13 @@ class ZoneNetwork(Construct):
         """
         group.add_egress_rule(ec2.Peer.any_ipv4(), _HTTPS, why)
 
-    def _build_endpoints(self, subnets: ec2.SubnetSelection, gateway_subnets: list[ec2.SubnetSelection]) -> None:
+    def _build_endpoints(
+        self, subnets: ec2.SubnetSelection, gateway_subnets: list[ec2.SubnetSelection], *, shared_with: str | None
+    ) -> None:
+        """Make the endpoints; `shared_with` is the address range of a VPC in which there are others too.
+
+        Private DNS sends everybody in the VPC to these endpoints, so everybody has to be let in there.
+        """
         group = ec2.SecurityGroup(
             self,
             "EndpointSecurityGroup",
@@ -98,7 +105,10 @@ class ZoneNetwork(Construct):
                 private_dns_enabled=True,
             )
         s3 = self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=gateway_subnets)
-        self._restrict_s3(s3)
+        if shared_with is None:
+            self._restrict_s3(s3)
+        else:
+            group.add_ingress_rule(ec2.Peer.ipv4(shared_with), _HTTPS, "everything else in this VPC")
 
     @staticmethod
     def _restrict_s3(endpoint: ec2.GatewayVpcEndpoint) -> None:
@@ -148,7 +158,7 @@ class NewNetwork(ZoneNetwork):
         gateway_subnets = [self.private_subnets]
         if egress == "nat":
             gateway_subnets.append(self.compile_subnets)
-        self._build_endpoints(self.private_subnets, gateway_subnets)
+        self._build_endpoints(self.private_subnets, gateway_subnets, shared_with=None)
 
     @property
     def private_subnet_ids(self) -> Sequence[str]:
@@ -162,20 +172,22 @@ class NewNetwork(ZoneNetwork):
         return self._vpc.select_subnets(subnet_group_name=name).subnet_ids
 
     def _build_vpc(self, settings: NewVpc) -> ec2.Vpc:
-        subnets = [ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)]
-        if self.egress == "nat":
-            subnets += [
-                ec2.SubnetConfiguration(name="egress", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
-                ec2.SubnetConfiguration(
-                    name="public", subnet_type=ec2.SubnetType.PUBLIC, map_public_ip_on_launch=False
-                ),
-            ]
+        # Address ranges are kept for all three kinds in three zones: subnets can be added later, never moved.
+        without = self.egress != "nat"
+        subnets = [
+            ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            ec2.SubnetConfiguration(name="egress", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS, reserved=without),
+            ec2.SubnetConfiguration(
+                name="public", subnet_type=ec2.SubnetType.PUBLIC, map_public_ip_on_launch=False, reserved=without
+            ),
+        ]
         zones = list(settings.availability_zones) or Stack.of(self).availability_zones[: settings.zones]
         return ec2.Vpc(
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(settings.cidr),
             availability_zones=zones,
+            reserved_azs=_MOST_ZONES - len(zones),
             # One for the environment: only compile hosts use it, and they are short-lived.
             nat_gateways=1 if self.egress == "nat" else 0,
             subnet_configuration=subnets,
@@ -212,7 +224,7 @@ class ExistingNetwork(ZoneNetwork):
         self.private_subnets = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
         self.compile_subnets = self.private_subnets
         if settings.endpoint_security_group_id is None:
-            self._build_endpoints(self.private_subnets, [self.private_subnets])
+            self._build_endpoints(self.private_subnets, [self.private_subnets], shared_with=settings.vpc_cidr)
         else:
             self._endpoint_security_group = ec2.SecurityGroup.from_security_group_id(
                 self, "EndpointSecurityGroup", settings.endpoint_security_group_id

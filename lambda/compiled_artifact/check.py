@@ -104,6 +104,28 @@ class Order:
             compile_hint=_text(properties, "CompileHint"),
         )
 
+    def check_change(self, deployed: str | None) -> None:
+        """Refuse a change that SageMaker refuses, before the endpoint is touched.
+
+        Parameters
+        ----------
+        deployed
+            `Artifact.physical_id` of what is deployed now, if anything is.
+
+        Raises
+        ------
+        CheckError
+            For another instance type: an endpoint with autoscaling keeps its own.
+        """
+        before = (deployed or "").rpartition("@")[2]
+        if deployed and "@" in deployed and before != self.instance_type:
+            message = (
+                f"InstanceType cannot change from {before} to {self.instance_type}: SageMaker refuses it for an "
+                "endpoint with autoscaling. Add a second deployment with the new type, move the clients, then remove "
+                "this one; or destroy this stack and deploy it again."
+            )
+            raise CheckError(message)
+
     def check_numbers(self) -> None:
         """Refuse what cannot work before anything is looked up.
 
@@ -168,6 +190,7 @@ class Artifact:
     prefix: str
     facts: Mapping[str, str]
     manifest_sha256: str
+    instance_type: str
     values: Mapping[str, str]
     max_input_tokens: int
 
@@ -175,6 +198,11 @@ class Artifact:
     def s3_uri(self) -> str:
         """Where the artifact is, with a trailing slash: a prefix without one would match its neighbours too."""
         return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def physical_id(self) -> str:
+        """What CloudFormation remembers of the deployment: the artifact and the instance type that serves it."""
+        return f"{self.s3_uri}@{self.instance_type}"
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -224,7 +252,7 @@ def check_artifact(order: Order, *, s3: S3Client) -> Artifact:
         named = "; ".join(problems[:_NAMED_PROBLEMS])
         more = f"; and {len(problems) - _NAMED_PROBLEMS} more" if len(problems) > _NAMED_PROBLEMS else ""
         message = (
-            f"The compiled artifact {uri} is incomplete: {named}{more}. Delete its {MANIFEST_NAME} and compile again. "
+            f"The compiled artifact {uri} is incomplete: {named}{more}. The compile job completes it. "
             f"{order.compile_hint}"
         )
         raise CheckError(message)
@@ -234,6 +262,7 @@ def check_artifact(order: Order, *, s3: S3Client) -> Artifact:
         prefix=prefix,
         facts=order.facts,
         manifest_sha256=hashlib.sha256(raw).hexdigest(),
+        instance_type=order.instance_type,
         values=order.values,
         max_input_tokens=order.max_input_tokens,
     )

@@ -33,6 +33,7 @@ def handler(event: dict[str, Any], context: _Context) -> None:
         return
     try:
         order = Order.from_properties(event.get("ResourceProperties", {}))
+        order.check_change(event.get("PhysicalResourceId"))
         config = Config(connect_timeout=5, read_timeout=20, max_pool_connections=16, retries={"mode": "standard"})
         session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
         artifact = check_artifact(order, s3=session.client("s3", config=config))
@@ -48,4 +49,4 @@ def handler(event: dict[str, Any], context: _Context) -> None:
         put_response(event, succeeded=False, physical_id=previous, reason=reason)
     else:
         logger.info("artifact %s is complete", artifact.s3_uri)
-        put_response(event, succeeded=True, physical_id=artifact.s3_uri, attributes=artifact.attributes)
+        put_response(event, succeeded=True, physical_id=artifact.physical_id, attributes=artifact.attributes)

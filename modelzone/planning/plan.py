@@ -93,6 +93,12 @@ class DeploymentPlan:
     target_concurrency: int
     usd_per_hour: float
     compile: CompilePlan
+    can_fetch_weights: bool
+
+    @property
+    def endpoint_prefix(self) -> str:
+        """How the endpoint's name begins; the stack adds its own id."""
+        return _endpoint_prefix(self.environment, self.name)
 
     @property
     def camel_name(self) -> str:
@@ -102,6 +108,11 @@ class DeploymentPlan:
     @property
     def compile_hint(self) -> str:
         """What to do when the artifact is missing, as a sentence."""
+        if not self.can_fetch_weights:
+            return (
+                "This environment has no way to the model hub (egress: none): compile in one that has, and copy the "
+                "artifact, its manifest last (docs/deploying.md)."
+            )
         return (
             f"Compile it: run the command in the output Start{self.camel_name} of stack "
             f"modelzone-{self.environment}-compile, then the one in its output Compile{self.camel_name}. They compile "
@@ -129,11 +140,18 @@ class EnvironmentPlan:
 
 _STACK_PREFIXES = {"inf2": "Inferentia"}
 _SEQUENCE_STEP = 64
+_OTHER_PARTITIONS = ("cn-", "us-gov-", "us-iso", "eu-iso", "eusc-")
+# SageMaker's limit is 63 characters; the stack adds a hyphen and eight digits.
+_ENDPOINT_PREFIX_CHARACTERS = 54
 # The root volume holds the weights, the export (another copy in shards) and the image with its layers.
 _IMAGE_GIB = 40
 # The AMI's own snapshot is reported as 100 GB, and the file system keeps some blocks for itself.
 _SYSTEM_GIB = 120
 _COMPILE_DISK_FACTOR = 3
+
+
+def _endpoint_prefix(environment: str, deployment: str) -> str:
+    return f"modelzone-{environment}-{deployment}"
 
 
 def _camel(name: str) -> str:
@@ -246,6 +264,21 @@ def plan_deployment(environment: Environment, name: str, profile: ModelProfile, 
             f"cannot be set: SageMaker refuses a volume size for {kind.name}",
             "leave it out",
         )
+    prefix = _endpoint_prefix(environment.name, name)
+    if len(prefix) > _ENDPOINT_PREFIX_CHARACTERS:
+        raise SettingsError(
+            source=source,
+            key=f"deployments.{name}",
+            problem=f"the endpoint's name would begin with {prefix!r}, {len(prefix)} characters",
+            fix=f"shorten the names of environment and deployment by {len(prefix) - _ENDPOINT_PREFIX_CHARACTERS}",
+        )
+    if environment.region.startswith(_OTHER_PARTITIONS):
+        raise SettingsError(
+            source=source,
+            key="region",
+            problem=f"{environment.region!r} is not in AWS's commercial partition",
+            fix="choose a commercial region: others have another account for the Lambda Web Adapter, or none",
+        )
     try:
         account = image_account(engine=engine.name, region=environment.region)
         own_image = image_uri(engine=engine.name, version=version.version, region=environment.region)
@@ -302,6 +335,7 @@ def plan_deployment(environment: Environment, name: str, profile: ModelProfile, 
             image_repository=own_image.split("/", 1)[1].rsplit(":", 1)[0],
             export_command=engine.export_command(serving),
         ),
+        can_fetch_weights=environment.network.egress == "nat",
     )
 
 

@@ -58,15 +58,17 @@ class NewVpc(Settings):
 class ExistingVpc(Settings):
     """A VPC that is already there, by ids: synth looks nothing up, so it needs no credentials.
 
-    ``create_endpoints`` adds the interface and gateway endpoints; leave it off when the VPC already has them, and name
-    their security group, which then gets a rule for each of this environment's hosts.
+    With ``create_endpoints: false`` the VPC has the interface and gateway endpoints already: name their security group,
+    which then gets a rule for each of this environment's hosts. ``true`` adds them, for the whole VPC, because their
+    private DNS names hold for everybody in it: name the VPC's address range, which is let in.
     """
 
     vpc_id: VpcId
     availability_zones: tuple[str, ...] = Field(min_length=1)
     private_subnet_ids: tuple[SubnetId, ...] = Field(min_length=1)
     private_route_table_ids: tuple[RouteTableId, ...] = ()
-    create_endpoints: bool = True
+    create_endpoints: bool
+    vpc_cidr: str | None = None
     endpoint_security_group_id: SecurityGroupId | None = None
 
     @field_validator("availability_zones", "private_subnet_ids", "private_route_table_ids", mode="before")
@@ -86,6 +88,11 @@ class ExistingVpc(Settings):
             raise ValueError(
                 f"private_route_table_ids has {len(tables)} entries and private_subnet_ids {len(subnets)}; the S3 "
                 "gateway endpoint needs one for each subnet (or set create_endpoints: false)"
+            )
+        if self.create_endpoints == (self.vpc_cidr is None):
+            raise ValueError(
+                f"create_endpoints is {str(self.create_endpoints).lower()}; give vpc_cidr when, and only when, "
+                "it is true"
             )
         if self.create_endpoints == (self.endpoint_security_group_id is not None):
             raise ValueError(

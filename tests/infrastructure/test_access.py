@@ -199,3 +199,15 @@ def test_bucket_policies_allow_aws_services_and_the_cleaner_only(zone: Zone) -> 
             else:
                 assert "AutoDeleteObjects" in text(principal["AWS"])
                 assert "s3:PutObject" not in as_list(statement["Action"])
+
+
+def test_inline_policies_of_one_role_have_names_of_their_own(zone: Zone) -> None:
+    """Two of the same name on one role, from two stacks, would overwrite one another."""
+    seen = set()
+    for policy in zone.resources("AWS::IAM::Policy"):
+        for role in policy.properties["Roles"]:
+            # A role of another stack is imported, under one name everywhere.
+            name = text(role) if "Fn::ImportValue" in role else f"{policy.stack}{text(role)}"
+            pair = (name, policy.properties["PolicyName"])
+            assert pair not in seen
+            seen.add(pair)

@@ -96,7 +96,7 @@ def test_data_outlives_production_stacks_and_goes_with_development_ones(dev: Zon
         "AWS::SecretsManager::Secret",
         "AWS::Logs::LogGroup",
     )
-    for zone, policy in ((dev, "Delete"), (prod, "Retain")):
+    for zone, policy in ((dev, "Delete"), (prod, "RetainExceptOnCreate")):
         for kind in kinds:
             resources = list(zone.resources(kind))
             assert resources

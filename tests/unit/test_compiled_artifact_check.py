@@ -199,7 +199,7 @@ def test_wrong_manifest_is_refused(s3: Any, content: Any, words: str) -> None:
 def test_missing_object_is_named(s3: Any) -> None:
     publish(s3, leave_out="compiled/a.neff")
 
-    assert "incomplete: compiled/a.neff does not exist or may not be read. Delete its manifest.json" in refusal(s3)
+    assert "incomplete: compiled/a.neff does not exist or may not be read. The compile job completes it" in refusal(s3)
 
 
 def test_truncated_object_is_named_with_both_sizes(s3: Any) -> None:
@@ -317,7 +317,7 @@ def test_handler_answers_success(s3: Any, receiver: Receiver, kind: str) -> None
 
     (answer,) = receiver.answers
     assert answer["Status"] == "SUCCESS"
-    assert answer["PhysicalResourceId"] == f"s3://{BUCKET}/{artifact_prefix(FACTS)}"
+    assert answer["PhysicalResourceId"] == f"s3://{BUCKET}/{artifact_prefix(FACTS)}@ml.inf2.24xlarge"
     assert answer["Data"]["SequenceLength"] == "1024"
     assert (answer["StackId"], answer["RequestId"], answer["LogicalResourceId"]) == (
         "arn:aws:cloudformation:us-east-1:123456789012:stack/s/1",
@@ -440,3 +440,14 @@ def test_what_the_operator_gives_replaces_what_was_planned(s3: Any) -> None:
     found = check_artifact(order(Given=given), s3=s3)
     assert found.attributes["HealthCheckTimeoutSeconds"] == "1200"
     assert found.attributes["MaxInstanceCount"] == "2"
+
+
+def test_an_endpoint_keeps_its_instance_type() -> None:
+    deployed = f"s3://{BUCKET}/{artifact_prefix(FACTS)}@ml.inf2.24xlarge"
+
+    order().check_change(deployed)
+    order().check_change(None)
+    order().check_change("no-compiled-artifact")
+    given = {**dict.fromkeys(properties()["Given"], ""), "InstanceType": "ml.inf2.48xlarge"}
+    with pytest.raises(CheckError, match=r"cannot change from ml\.inf2\.24xlarge to ml\.inf2\.48xlarge"):
+        order(Given=given).check_change(deployed)

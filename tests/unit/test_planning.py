@@ -176,3 +176,27 @@ def test_overrides_change_the_artifacts_identity() -> None:
 def test_applying_no_overrides_changes_nothing() -> None:
     environment = load_environment(ROOT, "dev")
     assert apply_overrides(environment, {}) == environment
+
+
+def test_other_partitions_are_refused() -> None:
+    environment = load_environment(ROOT, "dev").model_copy(update={"region": "cn-north-1"})
+    profile = load_profile(ROOT, "mixtral-8x7b-instruct")
+    with pytest.raises(SettingsError, match="'cn-north-1' is not in AWS's commercial partition"):
+        plan_deployment(environment, "mixtral", profile, source="dev.yaml")
+
+
+def test_an_endpoints_name_must_not_grow_too_long() -> None:
+    environment = load_environment(ROOT, "dev")
+    long = environment.model_copy(
+        update={"name": "e" * 32, "deployments": {"d" * 32: environment.deployments["mixtral"]}}
+    )
+    profile = load_profile(ROOT, "mixtral-8x7b-instruct")
+    with pytest.raises(SettingsError, match="shorten the names of environment and deployment by 21"):
+        plan_deployment(long, "d" * 32, profile, source="dev.yaml")
+
+
+def test_without_egress_the_hint_is_to_copy_the_artifact() -> None:
+    (dev,) = plan_environment(ROOT, "dev").deployments
+    (prod,) = plan_environment(ROOT, "prod").deployments
+    assert "StartMixtral" in dev.compile_hint
+    assert "copy the artifact" in prod.compile_hint

@@ -106,9 +106,15 @@ def test_an_existing_vpc_needs_a_zone_and_a_route_table_for_each_subnet(project:
         "availability_zones": ["us-east-1a", "us-east-1b"],
         "private_subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
         "private_route_table_ids": ["rtb-0123456789abcdef0", "rtb-0123456789abcdef1"],
+        "create_endpoints": True,
+        "vpc_cidr": "10.0.0.0/16",
     }
     edit(path, lambda d: d.update(network={"existing_vpc": vpc}))
     assert load_environment(project, "dev").network.existing_vpc is not None
+    edit(path, lambda d: d["network"]["existing_vpc"].pop("vpc_cidr"))
+    with pytest.raises(SettingsError, match="give vpc_cidr when, and only when, it is true"):
+        load_environment(project, "dev")
+    edit(path, lambda d: d["network"]["existing_vpc"].update(vpc_cidr="10.0.0.0/16"))
     edit(path, lambda d: d["network"]["existing_vpc"]["availability_zones"].pop())
     with pytest.raises(SettingsError, match="1 entries and private_subnet_ids 2"):
         load_environment(project, "dev")
