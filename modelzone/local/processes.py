@@ -93,6 +93,8 @@ def start_emulator(workspace: Workspace) -> EmulatorState:
         k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CDK_")) and k != "PYTHONDONTWRITEBYTECODE"
     }
     environment[STATE_VARIABLE] = str(workspace.folder)
+    # At full speed the small model's answer is there before one sees it stream.
+    environment.setdefault("MODELZONE_LOCAL_TOKEN_DELAY_MS", "20")
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [

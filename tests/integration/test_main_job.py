@@ -147,6 +147,13 @@ def test_tgi_routes_work_beside_it(embedded: Embedded) -> None:
         assert http.get(f"{base}/health").status_code == 200
 
 
+def test_unknown_routes_are_not_found_as_openai_says_it(embedded: Embedded) -> None:
+    headers = {"x-api-key": embedded.api_key, "authorization": "Bearer sk-anything"}
+    answer = httpx.post(f"{embedded.base_url}/embeddings", json={"model": "mixtral", "input": "x"}, headers=headers)
+    assert answer.status_code == 404
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
 @pytest.mark.parametrize("headers", [{}, {"x-api-key": "wrong"}, {"authorization": "Bearer wrong"}])
 def test_nobody_gets_in_without_the_key(embedded: Embedded, headers: dict[str, str]) -> None:
     body = {"model": "mixtral", "messages": [{"role": "user", "content": "hi"}]}
@@ -244,6 +251,16 @@ def test_a_missing_artifact_is_refused_before_the_endpoint(
     assert "manifest.json" in shown
     assert endpoint(embedded) == before
     assert ask(embedded)
+
+
+def test_another_instance_type_is_refused_before_the_endpoint(
+    cdk: CdkCli, embedded: Embedded, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = endpoint(embedded)
+    with pytest.raises(ModelzoneError):
+        cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:InstanceType": "ml.inf2.48xlarge"})
+    assert "InstanceType cannot change from ml.inf2.24xlarge to ml.inf2.48xlarge" in capfd.readouterr().out
+    assert endpoint(embedded) == before
 
 
 def test_a_parameter_overrides_and_stays(cdk: CdkCli, embedded: Embedded) -> None:
