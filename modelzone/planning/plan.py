@@ -343,10 +343,18 @@ def plan_environment(
     root: Path, name: str, *, overrides: Mapping[str, Mapping[str, str]] | None = None
 ) -> EnvironmentPlan:
     """Read an environment with its profiles below the project's root folder and plan every deployment."""
-    environment = apply_overrides(load_environment(root, name), overrides or {})
+    overrides = overrides or {}
+    environment = apply_overrides(load_environment(root, name), overrides)
     source = str(root / "environments" / f"{name}.yaml")
+
+    def source_of(deployment: str) -> str:
+        given = [
+            f"-c deployment.{deployment}.{field}={value}" for field, value in overrides.get(deployment, {}).items()
+        ]
+        return " ".join([source, *given])
+
     plans = tuple(
-        plan_deployment(environment, deployment, load_profile(root, settings.profile), source=source)
+        plan_deployment(environment, deployment, load_profile(root, settings.profile), source=source_of(deployment))
         for deployment, settings in environment.deployments.items()
     )
     ids = [plan.stack_id for plan in plans]

@@ -137,7 +137,7 @@ def test_what_cannot_run_is_refused_at_synth(field: str, value: str, says: str) 
         plan_environment(ROOT, "dev", overrides=overrides)
     assert says in str(refused.value)
     assert "deployments.mixtral." in refused.value.key
-    assert refused.value.source.endswith("environments/dev.yaml")
+    assert "environments/dev.yaml -c deployment.mixtral." in refused.value.source
 
 
 def test_a_misfit_names_what_would_fit() -> None:
