@@ -5,7 +5,7 @@ ENVIRONMENT ?= dev
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test benchmark snapshots diagram constraints clean
+.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test benchmark snapshots diagram constraints images clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,11 @@ constraints: setup-dev ## Resolve the pins again after a change of requirements*
 	python -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links -o constraints.txt \
 	  requirements.txt requirements-node.txt requirements-local.txt requirements-dev.txt
+
+images: setup-dev ## Refresh the image table from the SageMaker SDK (1 GB, in an environment of its own)
+	python -m venv .build/operator
+	python -m uv pip install --quiet --python .build/operator/bin/python -r requirements.txt -r requirements-operator.txt
+	.build/operator/bin/python -m modelzone.engines.refresh_images
 
 clean: local-down ## Remove everything that the commands made
 	rm -rf .venv .build .modelzone node_modules cdk.out

@@ -354,7 +354,12 @@ def plan_environment(
         return " ".join([source, *given])
 
     plans = tuple(
-        plan_deployment(environment, deployment, load_profile(root, settings.profile), source=source_of(deployment))
+        plan_deployment(
+            environment,
+            deployment,
+            load_profile(root, settings.profile, source=source_of(deployment), key=f"deployments.{deployment}.profile"),
+            source=source_of(deployment),
+        )
         for deployment, settings in environment.deployments.items()
     )
     ids = [plan.stack_id for plan in plans]

@@ -129,13 +129,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _load(model: type[M], folder: Path, name: str, *, what: str) -> tuple[M, Path]:
+def _load(
+    model: type[M], folder: Path, name: str, *, what: str, source: str | None = None, key: str = ""
+) -> tuple[M, Path]:
     path = folder / f"{name}.yaml"
     if "/" in name or not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         near = difflib.get_close_matches(name, known, n=1)
         raise SettingsError(
-            source=str(folder),
+            source=source or str(folder),
+            key=key,
             problem=f"there is no {what} named {name!r}",
             fix=(f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(known) or 'none'}",
         )
@@ -152,9 +155,12 @@ def load_environment(root: Path, name: str) -> Environment:
     return _load(Environment, root / "environments", name, what="environment")[0]
 
 
-def load_profile(root: Path, name: str) -> ModelProfile:
-    """Read ``models/<name>.yaml`` below the project's root folder."""
-    return _load(ModelProfile, root / "models", name, what="model profile")[0]
+def load_profile(root: Path, name: str, *, source: str | None = None, key: str = "") -> ModelProfile:
+    """Read ``models/<name>.yaml`` below the project's root folder.
+
+    `source` and `key` say where the profile was named; an error for a name that does not exist points there.
+    """
+    return _load(ModelProfile, root / "models", name, what="model profile", source=source, key=key)[0]
 
 
 def deployment_overrides(context: Mapping[str, object]) -> dict[str, dict[str, str]]:

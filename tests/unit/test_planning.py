@@ -200,3 +200,10 @@ def test_without_egress_the_hint_is_to_copy_the_artifact() -> None:
     (prod,) = plan_environment(ROOT, "prod").deployments
     assert "StartMixtral" in dev.compile_hint
     assert "copy the artifact" in prod.compile_hint
+
+
+def test_a_profile_that_does_not_exist_is_refused_where_it_is_named() -> None:
+    with pytest.raises(SettingsError, match="did you mean mixtral-8x7b-instruct") as refused:
+        plan_environment(ROOT, "dev", overrides={"mixtral": {"profile": "mixtral-8x7b-instrct"}})
+    assert refused.value.key == "deployments.mixtral.profile"
+    assert "environments/dev.yaml" in refused.value.source
