@@ -129,9 +129,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _load(
-    model: type[M], folder: Path, name: str, *, what: str, source: str | None = None, key: str = ""
-) -> tuple[M, Path]:
+def _load(model: type[M], folder: Path, name: str, *, what: str, source: str | None = None, key: str = "") -> M:
     path = folder / f"{name}.yaml"
     if "/" in name or not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
@@ -147,12 +145,12 @@ def _load(
         raise SettingsError(
             source=str(path), key="name", problem=f"is {data.get('name')!r}", fix=f"make it the file's name, {name!r}"
         )
-    return validate(model, data, source=str(path)), path
+    return validate(model, data, source=str(path))
 
 
 def load_environment(root: Path, name: str) -> Environment:
     """Read ``environments/<name>.yaml`` below the project's root folder."""
-    return _load(Environment, root / "environments", name, what="environment")[0]
+    return _load(Environment, root / "environments", name, what="environment")
 
 
 def load_profile(root: Path, name: str, *, source: str | None = None, key: str = "") -> ModelProfile:
@@ -160,7 +158,7 @@ def load_profile(root: Path, name: str, *, source: str | None = None, key: str =
 
     `source` and `key` say where the profile was named; an error for a name that does not exist points there.
     """
-    return _load(ModelProfile, root / "models", name, what="model profile", source=source, key=key)[0]
+    return _load(ModelProfile, root / "models", name, what="model profile", source=source, key=key)
 
 
 def deployment_overrides(context: Mapping[str, object]) -> dict[str, dict[str, str]]:
