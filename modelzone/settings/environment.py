@@ -50,7 +50,7 @@ class NewVpc(Settings):
         network = IPv4Network(value)
         if not network.is_private:
             raise ValueError(f"{value} is not a private network (RFC 1918)")
-        if not 16 <= network.prefixlen <= 22:  # noqa: PLR2004 - the VPC's own limit, and room for six subnets
+        if not 16 <= network.prefixlen <= 22:  # noqa: PLR2004 - the VPC's own limit, and room for nine subnets
             raise ValueError(f"{value} must be between a /16 and a /22")
         return value
 
@@ -75,6 +75,14 @@ class ExistingVpc(Settings):
     @classmethod
     def _list_to_tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("vpc_cidr")
+    @classmethod
+    def _is_a_vpcs_range(cls, value: str | None) -> str | None:
+        # It is let in at the endpoints: 0.0.0.0/0 must not pass for a VPC.
+        if value is not None and not 16 <= IPv4Network(value).prefixlen <= 28:  # noqa: PLR2004 - what a VPC can have
+            raise ValueError(f"{value} is not the range of a VPC, which is between a /16 and a /28")
+        return value
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -150,3 +158,11 @@ class Environment(Settings):
     network: Network
     gateway: Gateway = Gateway()
     deployments: dict[Identifier, DeploymentSettings] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _zones_of_the_region(self) -> Self:
+        vpc = self.network.new_vpc or self.network.existing_vpc
+        for zone in vpc.availability_zones if vpc else ():
+            if not zone.startswith(self.region):
+                raise ValueError(f"availability zone {zone} is not in region {self.region}")
+        return self

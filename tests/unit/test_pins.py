@@ -38,6 +38,11 @@ def test_the_deploy_path_is_light() -> None:
     assert set(pins(ROOT / "requirements.txt")) == {"aws-cdk-lib", "constructs", "pydantic", "pyyaml"}
 
 
+def test_the_compile_host_gets_the_boto3_that_is_tested_here() -> None:
+    construct = (ROOT / "constructs" / "zone_constructs" / "compile_host.py").read_text(encoding="utf-8")
+    assert f'_BOTO3 = "{pins(ROOT / "requirements-local.txt")["boto3"]}"' in construct
+
+
 def test_the_cdk_cli_is_pinned_and_is_not_the_accidental_release() -> None:
     package = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))
     lock = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))

@@ -63,6 +63,12 @@ def test_settings_are_frozen() -> None:
         (lambda d: d["network"].update(egress="proxy"), "network.egress", "'proxy'", "'nat' or 'none'"),
         (lambda d: d["network"]["new_vpc"].update(cidr="8.0.0.0/16"), "network.new_vpc.cidr", "8.0.0.0/16", ""),
         (lambda d: d["network"]["new_vpc"].update(cidr="10.0.0.1/16"), "network.new_vpc.cidr", "10.0.0.1/16", ""),
+        (
+            lambda d: d["network"]["new_vpc"].update(availability_zones=["us-west-2a", "us-west-2b"]),
+            "",
+            "availability zone us-west-2a is not in region us-east-1",
+            "",
+        ),
         (lambda d: d["network"].pop("new_vpc"), "network", "either new_vpc or existing_vpc", ""),
         (lambda d: d.update(deployments={}), "deployments", "at least 1", ""),
         (
@@ -114,6 +120,10 @@ def test_an_existing_vpc_needs_a_zone_and_a_route_table_for_each_subnet(project:
     edit(path, lambda d: d["network"]["existing_vpc"].pop("vpc_cidr"))
     with pytest.raises(SettingsError, match="give vpc_cidr when, and only when, it is true"):
         load_environment(project, "dev")
+    for cidr in ("0.0.0.0/0", "10.0.0.0/8", "10.0.0.1/16", "anywhere"):
+        edit(path, lambda d, cidr=cidr: d["network"]["existing_vpc"].update(vpc_cidr=cidr))
+        with pytest.raises(SettingsError, match=r"network\.existing_vpc\.vpc_cidr"):
+            load_environment(project, "dev")
     edit(path, lambda d: d["network"]["existing_vpc"].update(vpc_cidr="10.0.0.0/16"))
     edit(path, lambda d: d["network"]["existing_vpc"]["availability_zones"].pop())
     with pytest.raises(SettingsError, match="1 entries and private_subnet_ids 2"):
