@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from aws_cdk import App, Stack  # noqa: E402
 from aws_cdk import aws_sns as sns  # noqa: E402
+from msgspec.structs import replace  # noqa: E402
 
 
 def bare(app: App) -> None:
@@ -27,7 +28,7 @@ def modelzone(app: App, count: int) -> None:
     environment = load_environment(ROOT, "dev")
     settings = next(iter(environment.deployments.values()))
     names = [f"mixtral-{n}" for n in range(count)]
-    environment = environment.model_copy(update={"deployments": dict.fromkeys(names, settings)})
+    environment = replace(environment, deployments=dict.fromkeys(names, settings))
     profile = load_profile(ROOT, settings.profile)
     plans = tuple(plan_deployment(environment, name, profile, source="benchmark") for name in names)
     build_environment(app, plan=EnvironmentPlan(environment=environment, deployments=plans))

@@ -11,14 +11,16 @@ from modelzone.settings.environment import (
 from modelzone.settings.loading import (
     apply_overrides,
     deployment_overrides,
+    environment_names,
     load_environment,
     load_profile,
     merge_serving,
+    profile_names,
 )
-from modelzone.settings.model_profile import Architecture, Model, ModelProfile, Scaling, Serving
+from modelzone.settings.model_profile import Adapters, Model, ModelProfile, Quantization, Scaling, Serving
 
 __all__ = [
-    "Architecture",
+    "Adapters",
     "DeploymentSettings",
     "Environment",
     "ExistingVpc",
@@ -27,11 +29,14 @@ __all__ = [
     "ModelProfile",
     "Network",
     "NewVpc",
+    "Quantization",
     "Scaling",
     "Serving",
     "apply_overrides",
     "deployment_overrides",
+    "environment_names",
     "load_environment",
     "load_profile",
     "merge_serving",
+    "profile_names",
 ]

@@ -3,59 +3,55 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+import msgspec
+from msgspec import Meta
 
-from modelzone.settings.base import Identifier, Settings
+from modelzone.schema import Identifier, Settings
 from modelzone.settings.model_profile import ServingOverrides
 
 __all__ = ["DeploymentSettings", "Environment", "ExistingVpc", "Gateway", "Network", "NewVpc"]
 
-Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}(-[a-z]+)+-\d$")]
-AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
-VpcId = Annotated[str, StringConstraints(pattern=r"^vpc-[0-9a-f]{8,17}$")]
-SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
-SecurityGroupId = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]{8,17}$")]
-RouteTableId = Annotated[str, StringConstraints(pattern=r"^rtb-[0-9a-f]{8,17}$")]
+Region = Annotated[str, Meta(pattern=r"^[a-z]{2,4}(-[a-z]+)+-\d$")]
+AccountId = Annotated[str, Meta(pattern=r"^\d{12}$")]
+VpcId = Annotated[str, Meta(pattern=r"^vpc-[0-9a-f]{8,17}$")]
+SubnetId = Annotated[str, Meta(pattern=r"^subnet-[0-9a-f]{8,17}$")]
+SecurityGroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}$")]
+RouteTableId = Annotated[str, Meta(pattern=r"^rtb-[0-9a-f]{8,17}$")]
 
 
-class NewVpc(Settings):
+def _network(key: str, text: str) -> IPv4Network:
+    try:
+        return IPv4Network(text)
+    except ValueError as error:
+        raise ValueError(f"{key} {error}") from None
+
+
+class NewVpc(Settings, frozen=True):
     """A VPC of the environment's own, with private subnets in ``zones`` availability zones.
 
     ``availability_zones`` names them, where an instance type is not offered in the region's first ones.
     """
 
     cidr: str = "10.40.0.0/16"
-    zones: int = Field(default=2, ge=2, le=3)
+    zones: Annotated[int, Meta(ge=2, le=3)] = 2
     availability_zones: tuple[str, ...] = ()
 
-    @field_validator("availability_zones", mode="before")
-    @classmethod
-    def _list_to_tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @model_validator(mode="after")
-    def _named_zones(self) -> Self:
+    def __post_init__(self) -> None:
         if self.availability_zones and len(self.availability_zones) != self.zones:
             raise ValueError(
                 f"availability_zones has {len(self.availability_zones)} entries and zones is {self.zones}; "
                 "name that many zones or none"
             )
-        return self
-
-    @field_validator("cidr")
-    @classmethod
-    def _is_private_network(cls, value: str) -> str:
-        network = IPv4Network(value)
+        network = _network("cidr", self.cidr)
         if not network.is_private:
-            raise ValueError(f"{value} is not a private network (RFC 1918)")
+            raise ValueError(f"cidr {self.cidr} is not a private network (RFC 1918)")
         if not 16 <= network.prefixlen <= 22:  # noqa: PLR2004 - the VPC's own limit, and room for nine subnets
-            raise ValueError(f"{value} must be between a /16 and a /22")
-        return value
+            raise ValueError(f"cidr {self.cidr} must be between a /16 and a /22")
 
 
-class ExistingVpc(Settings):
+class ExistingVpc(Settings, frozen=True):
     """A VPC that is already there, by ids: synth looks nothing up, so it needs no credentials.
 
     With ``create_endpoints: false`` the VPC has the interface and gateway endpoints already: name their security group,
@@ -64,28 +60,17 @@ class ExistingVpc(Settings):
     """
 
     vpc_id: VpcId
-    availability_zones: tuple[str, ...] = Field(min_length=1)
-    private_subnet_ids: tuple[SubnetId, ...] = Field(min_length=1)
-    private_route_table_ids: tuple[RouteTableId, ...] = ()
+    availability_zones: Annotated[tuple[str, ...], Meta(min_length=1)]
+    private_subnet_ids: Annotated[tuple[SubnetId, ...], Meta(min_length=1)]
     create_endpoints: bool
+    private_route_table_ids: tuple[RouteTableId, ...] = ()
     vpc_cidr: str | None = None
     endpoint_security_group_id: SecurityGroupId | None = None
 
-    @field_validator("availability_zones", "private_subnet_ids", "private_route_table_ids", mode="before")
-    @classmethod
-    def _list_to_tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("vpc_cidr")
-    @classmethod
-    def _is_a_vpcs_range(cls, value: str | None) -> str | None:
+    def __post_init__(self) -> None:
         # It is let in at the endpoints: 0.0.0.0/0 must not pass for a VPC.
-        if value is not None and not 16 <= IPv4Network(value).prefixlen <= 28:  # noqa: PLR2004 - what a VPC can have
-            raise ValueError(f"{value} is not the range of a VPC, which is between a /16 and a /28")
-        return value
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Self:
+        if self.vpc_cidr is not None and not 16 <= _network("vpc_cidr", self.vpc_cidr).prefixlen <= 28:  # noqa: PLR2004
+            raise ValueError(f"vpc_cidr {self.vpc_cidr} is not the range of a VPC, which is between a /16 and a /28")
         zones, subnets, tables = self.availability_zones, self.private_subnet_ids, self.private_route_table_ids
         if len(zones) != len(subnets):
             raise ValueError(
@@ -107,10 +92,9 @@ class ExistingVpc(Settings):
                 f"create_endpoints is {str(self.create_endpoints).lower()}; give endpoint_security_group_id when, and "
                 "only when, it is false"
             )
-        return self
 
 
-class Network(Settings):
+class Network(Settings, frozen=True):
     """Exactly one of ``new_vpc`` and ``existing_vpc``.
 
     ``egress`` says how hosts reach the internet: ``nat``, or ``none`` (weights then come from S3 only).
@@ -120,29 +104,27 @@ class Network(Settings):
     existing_vpc: ExistingVpc | None = None
     egress: Literal["nat", "none"] = "nat"
 
-    @model_validator(mode="after")
-    def _one_vpc(self) -> Self:
+    def __post_init__(self) -> None:
         if (self.new_vpc is None) == (self.existing_vpc is None):
             raise ValueError("give either new_vpc or existing_vpc, not both and not neither")
-        return self
 
 
-class Gateway(Settings):
+class Gateway(Settings, frozen=True):
     """Limits of the API's usage plan."""
 
-    rate_limit_per_second: int = Field(default=20, ge=1, le=10_000)
-    burst_limit: int = Field(default=40, ge=1, le=5_000)
-    monthly_quota: int = Field(default=1_000_000, ge=1)
-    request_timeout_seconds: int = Field(default=480, ge=30, le=900)
+    rate_limit_per_second: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    burst_limit: Annotated[int, Meta(ge=1, le=5_000)] = 40
+    monthly_quota: Annotated[int, Meta(ge=1)] = 1_000_000
+    request_timeout_seconds: Annotated[int, Meta(ge=30, le=900)] = 480
 
 
-class DeploymentSettings(ServingOverrides):
+class DeploymentSettings(ServingOverrides, frozen=True, kw_only=True):
     """One model profile served in this environment, with what differs from the profile."""
 
     profile: Identifier
 
 
-class Environment(Settings):
+class Environment(Settings, frozen=True):
     """One file of ``environments/``.
 
     ``account`` is optional; with it the CDK refuses to deploy anywhere else. ``retain_data`` keeps the model buckets,
@@ -152,17 +134,15 @@ class Environment(Settings):
     name: Identifier
     description: str
     region: Region
-    account: AccountId | None = None
     retain_data: bool
-    log_retention_days: Literal[7, 14, 30, 60, 90, 180, 365] = 30
     network: Network
-    gateway: Gateway = Gateway()
-    deployments: dict[Identifier, DeploymentSettings] = Field(min_length=1)
+    deployments: Annotated[dict[Identifier, DeploymentSettings], Meta(min_length=1)]
+    account: AccountId | None = None
+    log_retention_days: Literal[7, 14, 30, 60, 90, 180, 365] = 30
+    gateway: Gateway = msgspec.field(default_factory=Gateway)
 
-    @model_validator(mode="after")
-    def _zones_of_the_region(self) -> Self:
+    def __post_init__(self) -> None:
         vpc = self.network.new_vpc or self.network.existing_vpc
         for zone in vpc.availability_zones if vpc else ():
             if not zone.startswith(self.region):
                 raise ValueError(f"availability zone {zone} is not in region {self.region}")
-        return self

@@ -3,98 +3,33 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+import msgspec
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from modelzone.errors import SettingsError
+from modelzone.settings.checking import validate
 from modelzone.settings.environment import DeploymentSettings, Environment
 from modelzone.settings.model_profile import ModelProfile, Serving
 
-__all__ = ["apply_overrides", "deployment_overrides", "load_environment", "load_profile", "merge_serving"]
+__all__ = [
+    "apply_overrides",
+    "deployment_overrides",
+    "environment_names",
+    "load_environment",
+    "load_profile",
+    "merge_serving",
+    "profile_names",
+]
 
-M = TypeVar("M", bound=BaseModel)
+S = TypeVar("S", bound=msgspec.Struct)
 OVERRIDE_PREFIX = "deployment."
 _OVERRIDE_PARTS = 3
-_EXPECTED = {
-    "int_type": "a whole number",
-    "string_type": "text; put it in quotes",
-    "bool_type": "true or false",
-    "dict_type": "a mapping of keys to values",
-    "model_type": "a mapping of keys to values",
-    "tuple_type": "a list",
-}
-
-
-def _fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """Names of the keys that are allowed beside the one that `path` ends with; empty when they cannot be told."""
-    current: type[BaseModel] = model
-    for part in path[:-1]:
-        field = current.model_fields.get(str(part))
-        if field is None:
-            # A key of a mapping (`deployments.mixtral`): the model is the mapping's value type, already current.
-            continue
-        found = list(_model_types(field.annotation))
-        if not found:
-            return []
-        current = found[0]
-    return sorted(current.model_fields)
-
-
-def _model_types(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _model_types(argument)
-
-
-def _fix(model: type[BaseModel], error: Mapping[str, Any]) -> str:
-    kind, context, path = error["type"], error.get("ctx", {}), error["loc"]
-    if kind == "extra_forbidden":
-        allowed = _fields_at(model, path)
-        near = difflib.get_close_matches(str(path[-1]), allowed, n=1)
-        return (f"did you mean {near[0]}? " if near else "") + f"allowed keys here: {', '.join(allowed)}"
-    if kind == "missing":
-        return f"add the key {path[-1]}"
-    if kind == "literal_error":
-        return f"use one of {context['expected']}"
-    if kind == "string_pattern_mismatch":
-        return f"the value must match {context['pattern']}"
-    if kind in {"greater_than_equal", "less_than_equal"}:
-        bound = context["ge"] if kind == "greater_than_equal" else context["le"]
-        return f"use a value of at {'least' if kind == 'greater_than_equal' else 'most'} {bound}"
-    return f"give {_EXPECTED[kind]}" if kind in _EXPECTED else "correct the value"
-
-
-def validate(model: type[M], data: object, *, source: str) -> M:
-    """Turn plain data into a settings model.
-
-    Raises
-    ------
-    SettingsError
-        Names the first refused key; how many more there are is said too.
-    """
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        first = problems[0]
-        value = first["input"]
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        plain = first["type"] not in {"missing", "value_error"} and not isinstance(value, (dict, list))
-        shown = f"{value!r} is refused: {message}" if plain else message
-        if first["type"] == "extra_forbidden":
-            shown = "is not a known key"
-        if len(problems) > 1:
-            shown += f" (and {len(problems) - 1} more)"
-        key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        raise SettingsError(
-            source=source, key=key, problem=shown, fix=_fix(model, cast("Mapping[str, Any]", first))
-        ) from None
+# Mappings whose keys are merged one by one; everything else is replaced as a whole.
+_MERGED = ("scaling", "environment", "options")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -129,10 +64,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _load(model: type[M], folder: Path, name: str, *, what: str, source: str | None = None, key: str = "") -> M:
+def _load(model: type[S], folder: Path, name: str, *, what: str, source: str | None = None, key: str = "") -> S:
     path = folder / f"{name}.yaml"
     if "/" in name or not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.yaml"))
+        known = _names(folder)
         near = difflib.get_close_matches(name, known, n=1)
         raise SettingsError(
             source=source or str(folder),
@@ -146,6 +81,20 @@ def _load(model: type[M], folder: Path, name: str, *, what: str, source: str | N
             source=str(path), key="name", problem=f"is {data.get('name')!r}", fix=f"make it the file's name, {name!r}"
         )
     return validate(model, data, source=str(path))
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def environment_names(root: Path) -> tuple[str, ...]:
+    """Names of all environments below the project's root folder."""
+    return _names(root / "environments")
+
+
+def profile_names(root: Path) -> tuple[str, ...]:
+    """Names of all model profiles below the project's root folder."""
+    return _names(root / "models")
 
 
 def load_environment(root: Path, name: str) -> Environment:
@@ -206,16 +155,17 @@ def apply_overrides(environment: Environment, overrides: Mapping[str, Mapping[st
                     problem=f"environment {environment.name} has no deployment {name!r}",
                     fix=f"its deployments are: {', '.join(deployments)}",
                 )
-            data = deployments[name].model_dump(exclude_unset=True)
+            data = msgspec.to_builtins(deployments[name])
             target, path = data, field.split(".")
             for part in path[:-1]:
                 inner = target.setdefault(part, {})
                 if not isinstance(inner, dict):
                     raise SettingsError(source=source, problem=f"{part} has no keys of its own", fix=f"override {part}")
                 target = inner
-            target[path[-1]] = _parse(text)
+            # Variables of the container are text, whatever they look like.
+            target[path[-1]] = text if path[0] == "environment" else _parse(text)
             deployments[name] = validate(DeploymentSettings, data, source=source)
-    return environment.model_copy(update={"deployments": deployments})
+    return msgspec.structs.replace(environment, deployments=deployments)
 
 
 def _parse(text: str) -> object:
@@ -228,8 +178,9 @@ def _parse(text: str) -> object:
 
 def merge_serving(profile: ModelProfile, deployment: DeploymentSettings, *, source: str) -> Serving:
     """How a deployment is served: the profile's defaults with the deployment's overrides on top."""
-    data = profile.serving.model_dump()
-    overrides = deployment.model_dump(exclude_unset=True, exclude={"profile"})
-    data.update({key: value for key, value in overrides.items() if key != "scaling"})
-    data["scaling"] = {**data["scaling"], **(overrides.get("scaling") or {})}
+    data: dict[str, Any] = msgspec.to_builtins(profile.serving)
+    overrides: dict[str, Any] = msgspec.to_builtins(deployment)
+    del overrides["profile"]
+    for key, value in overrides.items():
+        data[key] = {**data[key], **value} if key in _MERGED else value
     return validate(Serving, data, source=source)

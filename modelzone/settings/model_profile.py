@@ -2,141 +2,161 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
-from modelzone.settings.base import Identifier, Settings
+from modelzone.architectures import Clip, Decoder
+from modelzone.schema import Identifier, Settings
 
-__all__ = ["Architecture", "Dtype", "Model", "ModelProfile", "Scaling", "Serving", "ServingOverrides"]
+__all__ = [
+    "Adapters",
+    "Dtype",
+    "Model",
+    "ModelProfile",
+    "Quantization",
+    "Scaling",
+    "ScalingOverrides",
+    "Serving",
+    "ServingOverrides",
+]
 
-HubId = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$", max_length=96)]
-Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+HubId = Annotated[str, Meta(pattern=r"^[\w.-]+/[\w.-]+$", max_length=96)]
+Revision = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$")]
 Dtype = Literal["fp16", "bf16"]
+# The methods by the names that the servers use. "-4bit" and "-8bit" where one method has two widths.
+Quantization = Literal[
+    "awq", "gptq", "smoothquant", "fp8", "int8", "bitsandbytes-8bit", "bitsandbytes-4bit", "eetq", "hqq-4bit"
+]
 # SageMaker: production variant timeouts, CreateEndpointConfig API reference.
-Timeout = Annotated[int, Field(ge=60, le=3600)]
+Timeout = Annotated[int, Meta(ge=60, le=3600)]
+Degree = Annotated[int, Meta(ge=1, le=64)]
+BatchSize = Annotated[int, Meta(ge=1, le=1024)]
+SequenceLength = Annotated[int, Meta(ge=64, le=1_048_576)]
+InputTokens = Annotated[int, Meta(ge=1)]
+VolumeSize = Annotated[int, Meta(ge=1, le=512)]
+Instances = Annotated[int, Meta(ge=1, le=100)]
+Concurrency = Annotated[int, Meta(ge=1, le=1000)]
+Cooldown = Annotated[int, Meta(ge=0, le=86_400)]
+VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+OptionName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_.-]*$", max_length=128)]
+Option = str | int | float | bool
 
 
-class Architecture(Settings):
-    """The numbers of a decoder's ``config.json`` that decide how much memory it needs."""
-
-    type: Literal["llama", "mistral", "mixtral"]
-    layers: int = Field(ge=1, le=512)
-    hidden_size: int = Field(ge=1)
-    attention_heads: int = Field(ge=1)
-    key_value_heads: int = Field(ge=1)
-    intermediate_size: int = Field(ge=1)
-    vocabulary_size: int = Field(ge=1)
-    context_length: int = Field(ge=64)
-    experts: int = Field(default=1, ge=1)
-    experts_per_token: int = Field(default=1, ge=1)
-    tied_embeddings: bool = False
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.hidden_size % self.attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of attention_heads {self.attention_heads}"
-            )
-        if self.attention_heads % self.key_value_heads:
-            raise ValueError(
-                f"attention_heads {self.attention_heads} is not a multiple of key_value_heads {self.key_value_heads}"
-            )
-        if self.experts_per_token > self.experts:
-            raise ValueError(f"experts_per_token {self.experts_per_token} is more than experts {self.experts}")
-        return self
-
-    @property
-    def head_size(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.attention_heads
-
-
-class Model(Settings):
+class Model(Settings, frozen=True):
     """A model on the Hugging Face Hub.
 
     ``revision`` is a commit, so that what was compiled can be compiled again. ``gated`` says that the licence has to
-    be accepted on the hub and that downloads need a token.
+    be accepted on the hub and that downloads need a token. Without ``chat_template`` the gateway completes text only.
     """
 
     hub_id: HubId
     revision: Revision
     license: str
     gated: bool
-    chat_template: Literal["mistral-instruct"]
-    architecture: Architecture
+    architecture: Decoder | Clip
+    chat_template: Literal["mistral-instruct"] | None = None
 
 
-class Scaling(Settings):
+class Adapters(Settings, frozen=True):
+    """LoRA adapters that are loaded at once: how many, and their largest rank."""
+
+    count: Annotated[int, Meta(ge=1, le=1024)]
+    rank: Annotated[int, Meta(ge=1, le=512)] = 16
+
+
+class Scaling(Settings, frozen=True):
     """Autoscaling of a deployment.
 
     ``target_concurrency`` is the number of concurrent requests per instance that the target tracking policy holds
     (metric ``SageMakerVariantConcurrentRequestsPerModelHighResolution``); without it the plan takes the batch size.
     """
 
-    min_instances: int = Field(default=1, ge=1, le=100)
-    max_instances: int = Field(default=1, ge=1, le=100)
-    target_concurrency: int | None = Field(default=None, ge=1, le=1000)
-    scale_in_cooldown_seconds: int = Field(default=600, ge=0, le=86_400)
-    scale_out_cooldown_seconds: int = Field(default=60, ge=0, le=86_400)
+    min_instances: Instances = 1
+    max_instances: Instances = 1
+    target_concurrency: Concurrency | None = None
+    scale_in_cooldown_seconds: Cooldown = 600
+    scale_out_cooldown_seconds: Cooldown = 60
 
-    @model_validator(mode="after")
-    def _order(self) -> Self:
+    def __post_init__(self) -> None:
         if self.min_instances > self.max_instances:
             raise ValueError(f"min_instances {self.min_instances} is more than max_instances {self.max_instances}")
-        return self
 
 
-class Serving(Settings):
+class Serving(Settings, frozen=True):
     """How a model is served.
 
-    ``max_input_tokens`` bounds the prompt; prompt and answer together never exceed ``sequence_length``, because the
-    shapes are compiled in. ``image_uri`` replaces the engine's own image.
+    ``batch_size`` is the number of sequences that are decoded together (compiled in, where an engine compiles).
+    ``max_input_tokens`` bounds the prompt; prompt and answer together never exceed ``sequence_length``.
+    ``image_uri`` replaces the engine's own image. ``environment`` adds variables to the container's, and ``options``
+    adds keys to its ``serving.properties`` or arguments to its command line; neither may contradict the fields here.
     """
 
     engine: str
     engine_version: str
     instance_type: str
-    tensor_parallel_degree: int = Field(ge=1, le=64)
-    batch_size: int = Field(ge=1, le=256)
-    sequence_length: int = Field(ge=64, le=131_072)
-    max_input_tokens: int = Field(ge=1)
+    tensor_parallel_degree: Degree
+    batch_size: BatchSize
+    sequence_length: SequenceLength
+    max_input_tokens: InputTokens
     dtype: Dtype
     health_check_timeout_seconds: Timeout
     download_timeout_seconds: Timeout
-    volume_size_gib: int | None = Field(default=None, ge=1, le=512)
+    quantization: Quantization | None = None
+    volume_size_gib: VolumeSize | None = None
     image_uri: str | None = None
-    scaling: Scaling = Scaling()
+    environment: dict[VariableName, str] = msgspec.field(default_factory=dict)
+    options: dict[OptionName, Option] = msgspec.field(default_factory=dict)
+    adapters: Adapters | None = None
+    scaling: Scaling = msgspec.field(default_factory=Scaling)
 
-    @model_validator(mode="after")
-    def _room_for_an_answer(self) -> Self:
+    def __post_init__(self) -> None:
         if self.max_input_tokens >= self.sequence_length:
             raise ValueError(
                 f"max_input_tokens {self.max_input_tokens} leaves no room for an answer in sequence_length "
                 f"{self.sequence_length}; it must be lower"
             )
-        return self
 
 
-class ServingOverrides(Settings):
+class ScalingOverrides(Settings, frozen=True):
+    """The fields of `Scaling`, all optional."""
+
+    min_instances: Instances | UnsetType = UNSET
+    max_instances: Instances | UnsetType = UNSET
+    target_concurrency: Concurrency | UnsetType | None = UNSET
+    scale_in_cooldown_seconds: Cooldown | UnsetType = UNSET
+    scale_out_cooldown_seconds: Cooldown | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        low, high = self.min_instances, self.max_instances
+        if isinstance(low, int) and isinstance(high, int) and low > high:
+            raise ValueError(f"min_instances {low} is more than max_instances {high}")
+
+
+class ServingOverrides(Settings, frozen=True):
     """The fields of `Serving` that a deployment may override, all optional, checked again once merged."""
 
-    engine: str | None = None
-    engine_version: str | None = None
-    instance_type: str | None = None
-    tensor_parallel_degree: int | None = Field(default=None, ge=1, le=64)
-    batch_size: int | None = Field(default=None, ge=1, le=256)
-    sequence_length: int | None = Field(default=None, ge=64, le=131_072)
-    max_input_tokens: int | None = Field(default=None, ge=1)
-    dtype: Dtype | None = None
-    health_check_timeout_seconds: Timeout | None = None
-    download_timeout_seconds: Timeout | None = None
-    volume_size_gib: int | None = Field(default=None, ge=1, le=512)
-    image_uri: str | None = None
-    scaling: Scaling | None = None
+    engine: str | UnsetType = UNSET
+    engine_version: str | UnsetType = UNSET
+    instance_type: str | UnsetType = UNSET
+    tensor_parallel_degree: Degree | UnsetType = UNSET
+    batch_size: BatchSize | UnsetType = UNSET
+    sequence_length: SequenceLength | UnsetType = UNSET
+    max_input_tokens: InputTokens | UnsetType = UNSET
+    dtype: Dtype | UnsetType = UNSET
+    health_check_timeout_seconds: Timeout | UnsetType = UNSET
+    download_timeout_seconds: Timeout | UnsetType = UNSET
+    quantization: Quantization | UnsetType | None = UNSET
+    volume_size_gib: VolumeSize | UnsetType | None = UNSET
+    image_uri: str | UnsetType | None = UNSET
+    environment: dict[VariableName, str] | UnsetType = UNSET
+    options: dict[OptionName, Option] | UnsetType = UNSET
+    adapters: Adapters | UnsetType | None = UNSET
+    scaling: ScalingOverrides | UnsetType = UNSET
 
 
-class ModelProfile(Settings):
+class ModelProfile(Settings, frozen=True):
     """One file of ``models/``."""
 
     name: Identifier

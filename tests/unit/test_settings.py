@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from modelzone.errors import SettingsError
 from modelzone.settings import (
@@ -45,7 +44,7 @@ def test_every_shipped_environment_loads_with_its_profiles(name: str) -> None:
 
 def test_settings_are_frozen() -> None:
     environment = load_environment(ROOT, "dev")
-    with pytest.raises(ValidationError):
+    with pytest.raises(AttributeError):
         environment.region = "eu-west-1"  # type: ignore[misc]
 
 
@@ -61,8 +60,8 @@ def test_settings_are_frozen() -> None:
         (lambda d: d["gateway"].update(burst=1), "gateway.burst", "not a known key", "did you mean burst_limit?"),
         (lambda d: d.update(log_retention_days=31), "log_retention_days", "31", "use one of"),
         (lambda d: d["network"].update(egress="proxy"), "network.egress", "'proxy'", "'nat' or 'none'"),
-        (lambda d: d["network"]["new_vpc"].update(cidr="8.0.0.0/16"), "network.new_vpc.cidr", "8.0.0.0/16", ""),
-        (lambda d: d["network"]["new_vpc"].update(cidr="10.0.0.1/16"), "network.new_vpc.cidr", "10.0.0.1/16", ""),
+        (lambda d: d["network"]["new_vpc"].update(cidr="8.0.0.0/16"), "network.new_vpc", "cidr 8.0.0.0/16", ""),
+        (lambda d: d["network"]["new_vpc"].update(cidr="10.0.0.1/16"), "network.new_vpc", "cidr 10.0.0.1/16", ""),
         (
             lambda d: d["network"]["new_vpc"].update(availability_zones=["us-west-2a", "us-west-2b"]),
             "",
@@ -102,7 +101,7 @@ def test_a_wrong_value_is_named_with_its_file_and_fix(
     assert refused.value.key == key
     assert says in refused.value.problem
     assert fix in refused.value.fix
-    assert "pydantic" not in str(refused.value)
+    assert "`" not in str(refused.value)
 
 
 def test_an_existing_vpc_needs_a_zone_and_a_route_table_for_each_subnet(project: Path) -> None:
@@ -122,7 +121,7 @@ def test_an_existing_vpc_needs_a_zone_and_a_route_table_for_each_subnet(project:
         load_environment(project, "dev")
     for cidr in ("0.0.0.0/0", "10.0.0.0/8", "10.0.0.1/16", "anywhere"):
         edit(path, lambda d, cidr=cidr: d["network"]["existing_vpc"].update(vpc_cidr=cidr))
-        with pytest.raises(SettingsError, match=r"network\.existing_vpc\.vpc_cidr"):
+        with pytest.raises(SettingsError, match=r"network\.existing_vpc: vpc_cidr"):
             load_environment(project, "dev")
     edit(path, lambda d: d["network"]["existing_vpc"].update(vpc_cidr="10.0.0.0/16"))
     edit(path, lambda d: d["network"]["existing_vpc"]["availability_zones"].pop())
@@ -211,3 +210,35 @@ def test_an_override_is_checked_against_the_whole_deployment() -> None:
         merge_serving(
             load_profile(ROOT, "mixtral-8x7b-instruct"), environment.deployments["mixtral"], source="dev.yaml"
         )
+
+
+def test_variables_and_options_are_merged_one_by_one(project: Path) -> None:
+    edit(
+        project / "models" / "mixtral-8x7b-instruct.yaml",
+        lambda d: d["serving"].update(environment={"LOG_LEVEL": "info", "A": "1"}, options={"max_loras": 2}),
+    )
+    overrides = {"mixtral": {"environment.LOG_LEVEL": "debug", "environment.B": "4", "options.max_loras": "3"}}
+    environment = apply_overrides(load_environment(project, "dev"), overrides)
+    serving = merge_serving(
+        load_profile(project, "mixtral-8x7b-instruct"), environment.deployments["mixtral"], source="dev"
+    )
+    assert serving.environment == {"LOG_LEVEL": "debug", "A": "1", "B": "4"}
+    assert serving.options == {"max_loras": 3}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("environment", {"A-B": "1"}, "a key is refused"),
+        ("environment", {"A": 1}, "must be text in quotes"),
+        ("quantization", "awk", "'awq'"),
+        ("adapters", {"count": 0}, "at least 1"),
+    ],
+)
+def test_a_wrong_serving_value_is_named(project: Path, key: str, value: object, says: str) -> None:
+    path = project / "models" / "mixtral-8x7b-instruct.yaml"
+    edit(path, lambda d: d["serving"].update({key: value}))
+    with pytest.raises(SettingsError) as refused:
+        load_profile(project, "mixtral-8x7b-instruct")
+    assert refused.value.key.startswith(f"serving.{key}")
+    assert says in str(refused.value)
