@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, Protocol
 
-from modelzone.settings.model_profile import Serving
+from modelzone.refusals import Refusal
+from modelzone.settings.model_profile import Model, Quantization, Serving
 
-__all__ = ["Engine", "EngineVersion"]
+__all__ = ["Compiler", "Engine", "EngineVersion", "Hosting"]
+
+Hosting = Literal["sagemaker", "ec2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiler:
+    """How an engine version turns weights into what it serves.
+
+    Attributes
+    ----------
+    tool
+        What runs: ``optimum-neuron``, ``tensorrt-llm``, ``torch-neuronx``.
+    artifact_layout
+        How the result is laid out; ``compile_job`` verifies by this name. ``neuron-config-key``: ``config.json`` with
+        a ``neuron`` key and ``compiled/*.neff``; ``neuron-config-file``: ``neuron_config.json`` and ``model.pt``;
+        ``tensorrt-llm-repo``; ``traced-modules``.
+    needs_device
+        Whether the accelerator must be there while it compiles.
+    required
+        False where the engine can also compile when it starts.
+    """
+
+    tool: str
+    artifact_layout: str
+    needs_device: bool = True
+    required: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,18 +46,54 @@ class EngineVersion:
     Attributes
     ----------
     model_types
-        ``model_type`` values of ``config.json`` that it can serve.
+        ``model_type`` values of ``config.json`` that it can serve and that this project can size.
+    instance_families
+        Families that the image runs on.
     dialect
-        How the gateway talks to it; one module of ``lambda/invoke_proxy/invoke_proxy/dialects``.
+        How the gateway talks to it, by a module name of ``lambda/invoke_proxy/dialects`` (those that exist); what each
+        one means is in ``docs/engines.md``.
+    dtypes, quantizations
+        What it can compute in, and which quantised weights it can serve.
+    device_memory_fraction
+        Share of a device's memory that the engine takes for weights, KV cache and activations.
+    components
+        Versions of what is inside, by name: ``optimum-neuron``, ``neuronx-cc``, ``vllm``, ``tensorrt-llm``.
+    inference_ami_versions
+        SageMaker's ``InferenceAmiVersion`` by instance family, where the family's default does not do.
+    compile_ami_parameters
+        Public SSM parameter of the AMI that hosts a compilation (or, on EC2, the server), by instance family.
+    static_batch_types
+        Model types whose batch it cannot refill while it decodes: it starts all sequences again for every new
+        prompt, or refuses a batch above 1.
+    deployable
+        Whether a stack exists that deploys it; the others can be planned and compared.
+    limits
+        What the version cannot do, a sentence each, for people.
+    sources
+        Where the facts come from.
     """
 
     version: str
     model_types: frozenset[str]
+    instance_families: frozenset[str]
     dialect: str
+    dtypes: frozenset[str] = frozenset({"fp16", "bf16"})
+    quantizations: frozenset[Quantization] = frozenset()
+    device_memory_fraction: float = 1.0
+    components: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    compiler: Compiler | None = None
+    inference_ami_versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    compile_ami_parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    continuous_batching: bool = True
+    static_batch_types: frozenset[str] = frozenset()
+    supports_adapters: bool = False
+    deployable: bool = False
+    limits: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
-    """A container family that serves models."""
+    """A container family that serves models. Methods are pure; `version` is a key of `versions`."""
 
     @property
     def name(self) -> str:
@@ -37,19 +101,46 @@ class Engine(Protocol):
         ...
 
     @property
-    def families(self) -> frozenset[str]:
-        """Instance families that it runs on."""
+    def title(self) -> str:
+        """One line for people."""
+        ...
+
+    @property
+    def hosting(self) -> Hosting:
+        """Whether SageMaker runs the container or an EC2 host does."""
         ...
 
     @property
     def versions(self) -> Mapping[str, EngineVersion]:
-        """Supported versions by their name."""
+        """Supported versions by their name, oldest first."""
         ...
 
-    def container_environment(self, serving: Serving) -> dict[str, str]:
-        """What the container is told at start, without what the compiled artifact decides."""
+    def check(self, version: str, model: Model, serving: Serving) -> Iterable[Refusal]:
+        """What only this engine knows: variables and options that contradict the plan, combinations it cannot do.
+
+        Model type, instance family, dtype, quantisation, memory and topology are the planner's.
+        """
         ...
 
-    def export_command(self, serving: Serving) -> tuple[str, ...]:
-        """The command that compiles a model inside the serving container; ``{model}`` and ``{output}`` are folders."""
+    def container_environment(self, version: str, model: Model, serving: Serving) -> dict[str, str]:
+        """What the container is told at start, without what a compiled artifact decides."""
+        ...
+
+    def serving_properties(self, version: str, model: Model, serving: Serving) -> dict[str, str] | None:
+        """The lines of ``serving.properties`` for DJL Serving; None for other engines."""
+        ...
+
+    def launch_arguments(self, version: str, model: Model, serving: Serving) -> tuple[str, ...]:
+        """Arguments of the server's command line, for engines that are configured by it.
+
+        ``{model}`` stands for the folder of the weights inside the container.
+        """
+        ...
+
+    def export_command(self, version: str, model: Model, serving: Serving) -> tuple[str, ...] | None:
+        """The command that compiles a model inside the serving container.
+
+        ``{model}`` and ``{output}`` stand for folders, ``{properties}`` for one with a ``serving.properties``. None
+        when the version compiles nothing ahead of time.
+        """
         ...

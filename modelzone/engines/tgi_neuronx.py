@@ -1,55 +1,187 @@
-"""Hugging Face's Text Generation Inference for Neuron, in AWS's Deep Learning Container.
-
-Sources: optimum-neuron's wheels (parser of ``optimum-cli export neuron``) and ``tgi_env.py``; see docs/inferentia.md.
-"""
+"""Hugging Face's Text Generation Inference for Neuron, in AWS's Deep Learning Container."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from modelzone.engines.base import EngineVersion
-from modelzone.settings.model_profile import Serving
+from modelzone.engines.base import Compiler, EngineVersion
+from modelzone.engines.defaults import MODEL_FOLDER, EngineDefaults
+from modelzone.engines.environment import Decided, check_decided, check_no_options, check_secrets
+from modelzone.engines.optimum_neuron import (
+    DECODER_TYPES,
+    LAYOUT_CONFIG_FILE,
+    LAYOUT_CONFIG_KEY,
+    STATIC_BATCH_TYPES,
+    decoder_export,
+)
+from modelzone.refusals import Refusal
+from modelzone.settings.model_profile import Model, Serving
 
 __all__ = ["TgiNeuronx"]
 
-# Decoders that this project has numbers for; optimum-neuron's own list is longer.
-_VERSIONS = {
-    version: EngineVersion(
-        version=version, model_types=frozenset({"llama", "mistral", "mixtral"}), dialect="tgi-generate"
+_AMI = MappingProxyType({"inf2": "/aws/service/neuron/dlami/base/ubuntu-22.04/latest/image_id"})
+_DRIVER = (
+    "Runs with Neuron drivers up to 2.28 only (inferred: 2.29 needs runtime 2.33): compile on the ubuntu-22.04 line of "
+    "the base DLAMI."
+)
+_REBUILDS = (
+    "Mixtral, GPT-2, OPT and BLOOM are built without continuous batching: a batch above 1 works, but every new prompt "
+    "makes the server run all prompts of the batch again."
+)
+_NO_MISTRAL = "Does not serve Mistral: optimum-neuron dropped it at 0.2.0; 0.0.25 and 0.0.28 are the last that do."
+_MAINTENANCE = "TGI is in maintenance mode since December 2025; Hugging Face recommends vLLM."
+_ONE = frozenset({"0.0.25", "0.0.28"})
+
+
+def _version(
+    version: str,
+    *,
+    optimum: str,
+    tgi: str,
+    neuronx_cc: str,
+    compiler: Compiler,
+    deployable: bool,
+    limits: tuple[str, ...],
+) -> EngineVersion:
+    return EngineVersion(
+        version=version,
+        model_types=DECODER_TYPES[optimum],
+        static_batch_types=STATIC_BATCH_TYPES[optimum],
+        # The SDK publishes the images for this family; that they run on trn1 is NOT VERIFIED.
+        instance_families=frozenset({"inf2"}),
+        dialect="tgi-generate",
+        compiler=compiler,
+        components=MappingProxyType({"tgi": tgi, "optimum-neuron": optimum, "neuronx-cc": neuronx_cc}),
+        compile_ami_parameters=_AMI,
+        deployable=deployable,
+        limits=(*limits, _DRIVER, _MAINTENANCE),
+        sources=(
+            f"optimum-neuron {optimum}'s wheel: optimum/commands/export/neuronx.py, optimum/exporters/neuron",
+            f"awslabs/llm-hosting-container@421a60a: huggingface/pytorch/optimum/docker/{version}/Dockerfile",
+        ),
     )
-    for version in ("0.0.25",)
-}
-# SageMaker puts the objects of ModelDataSource here.
-_MODEL_FOLDER = "/opt/ml/model"
 
 
-class TgiNeuronx:
-    """TGI 2.1.1 (container 0.0.25) on Inferentia2."""
+class TgiNeuronx(EngineDefaults):
+    """TGI 2.1.1 (container 0.0.25), 3.0.0 (0.0.28) and 3.3.6 on Inferentia2."""
 
     name = "tgi-neuronx"
-    families = frozenset({"inf2"})
-    versions: Mapping[str, EngineVersion] = MappingProxyType(_VERSIONS)
+    title = "Hugging Face TGI for Neuron: decoders compiled ahead of time, on Inferentia2"
+    versions: Mapping[str, EngineVersion] = MappingProxyType(
+        {
+            "0.0.25": _version(
+                "0.0.25", optimum="0.0.25", tgi="2.1.1", neuronx_cc="2.15.128.0", compiler=LAYOUT_CONFIG_KEY,
+                deployable=True, limits=(_REBUILDS, "Its streams do not end with data: [DONE]."),
+            ),
+            "0.0.28": _version(
+                "0.0.28", optimum="0.0.28", tgi="3.0.0", neuronx_cc="2.15.143.0", compiler=LAYOUT_CONFIG_KEY,
+                deployable=False, limits=(_REBUILDS,),
+            ),
+            "3.3.6": _version(
+                "3.3.6", optimum="0.3.0", tgi="3.3.6", neuronx_cc="2.19.8089.0", compiler=LAYOUT_CONFIG_FILE,
+                deployable=False,
+                limits=(
+                    _NO_MISTRAL,
+                    "Mixtral is built without continuous batching and then serves batch size 1 only.",
+                    ("Qwen2 and Qwen3 with tensor parallel degree 2 and a batch above 1 sample on the host (a fault of "
+                    "the Neuron runtime)."),
+                ),
+            ),
+        }
+    )  # fmt: skip
 
-    def container_environment(self, serving: Serving) -> dict[str, str]:
-        """Variables of the entrypoint.
+    def check(self, version: str, model: Model, serving: Serving) -> Iterator[Refusal]:
+        """Variables that contradict the compiled shapes, and batches that the server refuses."""
+        if version not in _ONE and serving.batch_size > 1:
+            yield from _check_static_batch(self, version, model, serving)
+        if not (serving.environment or serving.options):
+            return
+        yield from check_secrets(serving)
+        yield from check_no_options(serving, engine=f"{self.name} {version}")
+        yield from check_decided(serving, _decided(version, serving))
+        yield from _check_fatal(version, serving)
 
-        The batch size and the token limits are left to the artifact, which has them compiled in. ``MAX_INPUT_LENGTH``
-        must not stand beside ``MAX_INPUT_TOKENS`` (the launcher refuses both), and with ``MESSAGES_API_ENABLED`` the
-        ``/invocations`` route of TGI 2.1.1 would answer chat requests only, so the gateway renders the chat template.
+    def container_environment(self, version: str, model: Model, serving: Serving) -> dict[str, str]:
+        """Where the model is.
+
+        Batch size and token limits are left to the artifact, which has them compiled in. 3.3.6 does not map
+        ``HF_MODEL_ID`` to the launcher's ``MODEL_ID``.
         """
-        del serving
-        return {"HF_MODEL_ID": _MODEL_FOLDER}
+        del model
+        return {("HF_MODEL_ID" if version in _ONE else "MODEL_ID"): MODEL_FOLDER, **serving.environment}
 
-    def export_command(self, serving: Serving) -> tuple[str, ...]:
-        """``optimum-cli export neuron`` from a local snapshot: only then are the weights part of the artifact."""
-        return (
-            "optimum-cli", "export", "neuron",
-            "--model", "{model}",
-            "--task", "text-generation",
-            "--batch_size", str(serving.batch_size),
-            "--sequence_length", str(serving.sequence_length),
-            "--auto_cast_type", serving.dtype,
-            "--num_cores", str(serving.tensor_parallel_degree),
-            "{output}",
-        )  # fmt: skip
+    def export_command(self, version: str, model: Model, serving: Serving) -> tuple[str, ...]:
+        """``optimum-cli export neuron``."""
+        del model
+        return decoder_export(self.versions[version].components["optimum-neuron"], serving)
+
+
+def _check_static_batch(engine: EngineDefaults, version: str, model: Model, serving: Serving) -> Iterator[Refusal]:
+    kind = model.architecture.type
+    if kind in engine.versions[version].static_batch_types:
+        yield Refusal(
+            key="batch_size",
+            value=serving.batch_size,
+            problem=f"cannot be served: {engine.name} {version} builds {kind} without continuous batching and then "
+            "refuses a batch above 1",
+            fix="use batch_size 1, or another engine",
+        )
+
+
+def _decided(version: str, serving: Serving) -> dict[str, Decided]:
+    """What the artifact or the plan decides, by variable."""
+    batch = Decided(value=str(serving.batch_size), by=f"batch_size {serving.batch_size}, which is compiled in")
+    total = Decided(
+        value=str(serving.sequence_length), by=f"sequence_length {serving.sequence_length}, which is compiled in"
+    )
+    cores = Decided(
+        value=str(serving.tensor_parallel_degree),
+        by=f"tensor_parallel_degree {serving.tensor_parallel_degree}, which is compiled in",
+    )
+    dtype = Decided(value=serving.dtype, by=f"dtype {serving.dtype}, which is compiled in")
+    prefill = serving.batch_size * serving.max_input_tokens
+    model = Decided(value=MODEL_FOLDER, by=f"the artifact, which lies in {MODEL_FOLDER}")
+    decided = {
+        "MAX_BATCH_SIZE": batch,
+        "HF_BATCH_SIZE": batch,
+        "MAX_TOTAL_TOKENS": total,
+        "HF_SEQUENCE_LENGTH": total,
+        "MAX_INPUT_TOKENS": Decided(
+            value=str(serving.max_input_tokens), by=f"max_input_tokens {serving.max_input_tokens}"
+        ),
+        "MAX_BATCH_PREFILL_TOKENS": Decided(
+            value=str(prefill),
+            by=f"batch_size {serving.batch_size} of prompts with max_input_tokens {serving.max_input_tokens}",
+        ),
+        "HF_NUM_CORES": cores,
+        "HF_AUTO_CAST_TYPE": dtype,
+        "HF_MODEL_ID": model,
+        "MODEL_ID": model,
+        "PORT": Decided(value="8080", by="SageMaker, which asks port 8080"),
+    }
+    if version == "0.0.25":
+        decided["MESSAGES_API_ENABLED"] = Decided(
+            value="false", by="the gateway, which renders the chat template: TGI 2.1.1 would answer chat bodies only"
+        )
+    return decided
+
+
+def _check_fatal(version: str, serving: Serving) -> Iterator[Refusal]:
+    environment = serving.environment
+    if "MAX_INPUT_LENGTH" in environment:
+        yield Refusal(
+            key="environment.MAX_INPUT_LENGTH",
+            value=environment["MAX_INPUT_LENGTH"],
+            problem=f"stops the launcher: MAX_INPUT_TOKENS is set to max_input_tokens {serving.max_input_tokens}, and "
+            f"TGI {version} refuses to start with both",
+            fix="leave it out and change max_input_tokens",
+        )
+    cores = environment.get("NEURON_RT_NUM_CORES")
+    if cores is not None and cores.strip().isdecimal() and int(cores) < serving.tensor_parallel_degree:
+        yield Refusal(
+            key="environment.NEURON_RT_NUM_CORES",
+            value=cores,
+            problem=f"gives the server fewer cores than tensor_parallel_degree {serving.tensor_parallel_degree}",
+            fix="leave it out",
+        )
