@@ -1,25 +1,51 @@
-"""The cost table counts what the templates hold."""
+"""The costs count what the templates hold."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from infrastructure.support import Zone
 
-from modelzone.planning.cost import environment_costs
+from modelzone.costs import environment_costs
 
-# Line of the table, by how it begins -> the resource type behind it.
+# Kind of the price table -> the resource type behind it.
 _TYPES = {
-    "NAT gateway": "AWS::EC2::NatGateway",
-    "KMS keys": "AWS::KMS::Key",
-    "hub token secret": "AWS::SecretsManager::Secret",
+    "nat_gateway": "AWS::EC2::NatGateway",
+    "public_ipv4_address": "AWS::EC2::EIP",
+    "kms_key": "AWS::KMS::Key",
+    "secret": "AWS::SecretsManager::Secret",
+}
+# Resource types that are billed while nothing uses them, and that the costs have no kind for.
+_BILLED = {
+    "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::Dashboard",
+    "AWS::EC2::Instance",
+    "AWS::EC2::TransitGatewayAttachment",
+    "AWS::EC2::Volume",
+    "AWS::EC2::VPNConnection",
+    "AWS::EFS::FileSystem",
+    "AWS::ElasticLoadBalancingV2::LoadBalancer",
+    "AWS::RDS::DBInstance",
+    "AWS::WAFv2::WebACL",
 }
 
 
-def test_the_cost_table_counts_what_is_deployed(zone: Zone) -> None:
-    counted = {line.what: line.count for line in environment_costs(zone.plan)}
-    for what, kind in _TYPES.items():
-        assert counted.get(what, 0) == len(list(zone.resources(kind))), what
+def test_the_costs_count_what_is_deployed(zone: Zone) -> None:
+    counted: Counter[str] = Counter()
+    for line in environment_costs(zone.plan).lines:
+        counted[line.kind] += line.count
+    for kind, resource_type in _TYPES.items():
+        assert counted[kind] == len(list(zone.resources(resource_type))), kind
     interfaces = [r for r in zone.resources("AWS::EC2::VPCEndpoint") if r.properties["VpcEndpointType"] == "Interface"]
-    shown = sum(count for what, count in counted.items() if what.startswith("interface endpoints"))
-    assert shown == sum(len(r.properties["SubnetIds"]) for r in interfaces)
-    hosts = sum(count for what, count in counted.items() if what.endswith("behind the endpoint"))
-    assert hosts == sum(d.serving.scaling.min_instances for d in zone.plan.deployments)
+    assert counted["interface_endpoint_per_zone"] == sum(len(r.properties["SubnetIds"]) for r in interfaces)
+    hosts: Counter[str] = Counter()
+    for deployment in zone.plan.deployments:
+        hosts[deployment.serving.instance_type] += deployment.serving.scaling.min_instances
+    assert {instance_type: counted[instance_type] for instance_type in hosts} == hosts
+    assert counted["hosting_volume_gb"] == sum(
+        (d.volume_size_gib or 0) * d.serving.scaling.min_instances for d in zone.plan.deployments
+    )
+
+
+def test_nothing_that_is_billed_while_it_stands_is_forgotten(zone: Zone) -> None:
+    assert {resource.type for resource in zone.resources()} & _BILLED == set()
