@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aws_cdk import App
 
+from modelzone.costs import monthly_line
 from modelzone.errors import ModelzoneError
 from modelzone.planning import plan_environment
 from modelzone.settings import deployment_overrides
@@ -17,7 +18,10 @@ DEFAULT_ENVIRONMENT = "dev"
 
 
 def main() -> int:
-    """Plan the chosen environment and synthesise its stacks; a refusal is one message, without a traceback."""
+    """Plan the chosen environment and synthesise its stacks; a refusal is one message, without a traceback.
+
+    What the environment costs is said in one line, on stderr, where it does not disturb templates on stdout.
+    """
     app = App(analytics_reporting=False)
     try:
         name = str(app.node.try_get_context("environment") or DEFAULT_ENVIRONMENT)
@@ -27,6 +31,7 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     app.synth()
+    sys.stderr.write(f"{monthly_line(plan)}\n")
     return 0
 
 

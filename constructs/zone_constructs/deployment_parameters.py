@@ -8,18 +8,16 @@ conditions in the template: those would make the template hard to read and the C
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from aws_cdk import CfnParameter, CfnRule, CfnRuleAssertion, Fn, Stack
 
-from modelzone.patterns import integer_range_pattern
 from modelzone.planning import DeploymentPlan
+from modelzone.planning.parameters import DeployParameter, deploy_parameters
 
 __all__ = ["DeploymentParameters"]
 
 _AS_PLANNED = ""
-_COUNT = (1, 100)
-_SECONDS = (60, 3600)
 
 
 class DeploymentParameters:
@@ -40,69 +38,10 @@ class DeploymentParameters:
         self._stack = stack
         self._planned: dict[str, str] = {}
         self._given: dict[str, str] = {}
-        serving, facts = deployment.serving, deployment.facts
-        self._number("MinInstanceCount", serving.scaling.min_instances, "Instances that always run", _COUNT)
-        self._number(
-            "MaxInstanceCount", serving.scaling.max_instances, "Most instances that autoscaling starts", _COUNT
-        )
-        self._number(
-            "TargetConcurrency",
-            deployment.target_concurrency,
-            "Concurrent requests per instance that autoscaling holds",
-            (1, 1000),
-        )
-        self._number(
-            "HealthCheckTimeoutSeconds",
-            serving.health_check_timeout_seconds,
-            "Seconds that the container may take to load the model and answer its health check",
-            _SECONDS,
-        )
-        self._number(
-            "ModelDownloadTimeoutSeconds",
-            serving.download_timeout_seconds,
-            "Seconds that SageMaker may take to download the artifact to an instance",
-            _SECONDS,
-        )
-        if deployment.volume_size_gib is not None:
-            self._number("VolumeSizeGiB", deployment.volume_size_gib, "Size of each instance's volume", (1, 512))
-        self._add(
-            "ImageUri",
-            planned=deployment.image_uri,
-            description="Serving container",
-            pattern=r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.[a-z0-9.-]+/[a-z0-9._-]+:[A-Za-z0-9._-]{1,128}",
-            constraint="an image in ECR with a tag, <account>.dkr.ecr.<region>.<domain>/<repository>:<tag>",
-        )
-        self._add(
-            "ModelId",
-            planned=facts.model_id,
-            description="Model on the Hugging Face Hub that was compiled",
-            pattern="[A-Za-z0-9._-]{1,48}/[A-Za-z0-9._-]{1,48}",
-            constraint="<organisation>/<model>",
-        )
-        self._add(
-            "ModelRevision",
-            planned=facts.model_revision,
-            description="Commit of the model on the hub",
-            pattern="[0-9a-f]{40}",
-            constraint="a full commit id of 40 hexadecimal digits",
-        )
-        allowed = deployment.allowed_tensor_parallel_degrees
-        self._choice("InstanceType", serving.instance_type, "Instance type that serves the model", list(allowed))
-        self._choice(
-            "TensorParallelDegree",
-            serving.tensor_parallel_degree,
-            "NeuronCores that share the model, as compiled in",
-            sorted({degree for degrees in allowed.values() for degree in degrees}),
-        )
-        for instance_type in allowed:
+        for parameter in deploy_parameters(deployment):
+            self._add(parameter)
+        for instance_type in deployment.allowed_tensor_parallel_degrees:
             self._add_degree_rule(instance_type, deployment)
-        self._number("BatchSize", serving.batch_size, "Batch size that was compiled in", (1, 256))
-        self._number(
-            "SequenceLength",
-            serving.sequence_length,
-            "Sequence length (prompt and answer) that was compiled in",
-            (serving.max_input_tokens + 1, deployment.maximum_sequence_length),
-        )
 
     @property
     def planned(self) -> Mapping[str, str]:
@@ -114,37 +53,18 @@ class DeploymentParameters:
         """References to the parameters."""
         return self._given
 
-    def _number(self, name: str, planned: int, description: str, bounds: tuple[int, int]) -> None:
-        self._add(
-            name,
-            planned=planned,
-            description=description,
-            pattern=integer_range_pattern(*bounds),
-            constraint=f"a whole number from {bounds[0]} to {bounds[1]}",
-        )
-
-    def _choice(self, name: str, planned: str | int, description: str, values: Sequence[str | int]) -> None:
-        texts = [str(value) for value in values]
-        self._add(
-            name,
-            planned=planned,
-            description=description,
-            pattern="|".join(text.replace(".", r"\.") for text in texts),
-            constraint=f"one with which the model fits: {', '.join(texts)}",
-        )
-
-    def _add(self, name: str, *, planned: str | int, description: str, pattern: str, constraint: str) -> None:
-        parameter = CfnParameter(
+    def _add(self, parameter: DeployParameter) -> None:
+        made = CfnParameter(
             self._stack,
-            name,
+            parameter.name,
             type="String",
             default=_AS_PLANNED,
-            description=f"{description}. Empty: as planned, {planned}",
-            allowed_pattern=f"^({pattern})?$",
-            constraint_description=f"must be empty (as planned: {planned}) or {constraint}",
+            description=f"{parameter.description}. Empty: as planned, {parameter.planned}",
+            allowed_pattern=f"^({parameter.pattern})?$",
+            constraint_description=f"must be empty (as planned: {parameter.planned}) or {parameter.constraint}",
         )
-        self._planned[name] = str(planned)
-        self._given[name] = parameter.value_as_string
+        self._planned[parameter.name] = parameter.planned
+        self._given[parameter.name] = made.value_as_string
 
     def _add_degree_rule(self, instance_type: str, deployment: DeploymentPlan) -> None:
         """A degree is possible or not depending on the instance type; an empty parameter stands for the plan."""

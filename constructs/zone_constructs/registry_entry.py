@@ -33,7 +33,8 @@ class RegistryEntry(Construct):
             "engine": deployment.facts.engine,
             "engine_version": deployment.facts.engine_version,
             "dialect": deployment.dialect,
-            "chat_template": deployment.model.chat_template,
+            # Empty: the deployment completes text and offers no chat.
+            "chat_template": deployment.model.chat_template or "",
             "max_input_tokens": str(deployment.serving.max_input_tokens),
             "max_total_tokens": artifact.text("SequenceLength"),
         }

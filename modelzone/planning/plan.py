@@ -1,28 +1,24 @@
-"""Plans: what a deployment and an environment come to, checked once, computed nowhere else."""
+"""Plans of deployments: what the stacks need, checked once, computed nowhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+
+from msgspec.structs import replace
 
 from modelzone.artifacts import ArtifactFacts, artifact_prefix
-from modelzone.engines import ENGINES, image_account, image_uri, known_image
-from modelzone.errors import ModelzoneError, SettingsError
-from modelzone.hardware import Instance, family, find_instance, instance_types
-from modelzone.planning.memory import MemoryPlan, plan_memory
-from modelzone.settings import (
-    Environment,
-    Model,
-    ModelProfile,
-    Serving,
-    apply_overrides,
-    load_environment,
-    load_profile,
-    merge_serving,
-)
+from modelzone.engines import ENGINES, image_account, image_uri
+from modelzone.errors import SettingsError
+from modelzone.hardware import Instance, family, find_instance
+from modelzone.planning.assess import assess
+from modelzone.planning.assessment import Assessment
+from modelzone.planning.checks import instances_of
+from modelzone.planning.limits import fitting_degrees, maximum_sequence_length
+from modelzone.planning.memory import MemoryPlan
+from modelzone.settings import Environment, Model, ModelProfile, Serving, merge_serving
 
-__all__ = ["CompilePlan", "DeploymentPlan", "EnvironmentPlan", "plan_deployment", "plan_environment"]
+__all__ = ["CompilePlan", "DeploymentPlan", "plan_deployment"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +66,9 @@ class DeploymentPlan:
     target_concurrency
         Concurrent requests per instance that autoscaling holds.
     usd_per_hour
-        On-demand price of one instance.
+        On-demand price of one instance, None when the price table has none for the region.
+    notes
+        What the planner has to say about it.
     """
 
     environment: str
@@ -91,9 +89,10 @@ class DeploymentPlan:
     maximum_sequence_length: int
     allowed_tensor_parallel_degrees: Mapping[str, tuple[int, ...]]
     target_concurrency: int
-    usd_per_hour: float
+    usd_per_hour: float | None
     compile: CompilePlan
     can_fetch_weights: bool
+    notes: tuple[str, ...]
 
     @property
     def endpoint_prefix(self) -> str:
@@ -125,29 +124,9 @@ class DeploymentPlan:
         return artifact_prefix(self.facts.as_dict())
 
 
-@dataclass(frozen=True, kw_only=True)
-class EnvironmentPlan:
-    """An environment with the plans of all its deployments."""
-
-    environment: Environment
-    deployments: tuple[DeploymentPlan, ...]
-
-    @property
-    def registry_path(self) -> str:
-        """SSM path below which each deployment announces itself to the gateway."""
-        return f"/modelzone/{self.environment.name}/deployments"
-
-
 _STACK_PREFIXES = {"inf2": "Inferentia"}
-_SEQUENCE_STEP = 64
-_OTHER_PARTITIONS = ("cn-", "us-gov-", "us-iso", "eu-iso", "eusc-")
 # SageMaker's limit is 63 characters; the stack adds a hyphen and eight digits.
 _ENDPOINT_PREFIX_CHARACTERS = 54
-# The root volume holds the weights, the export (another copy in shards) and the image with its layers.
-_IMAGE_GIB = 40
-# The AMI's own snapshot is reported as 100 GB, and the file system keeps some blocks for itself.
-_SYSTEM_GIB = 120
-_COMPILE_DISK_FACTOR = 3
 
 
 def _endpoint_prefix(environment: str, deployment: str) -> str:
@@ -156,28 +135,6 @@ def _endpoint_prefix(environment: str, deployment: str) -> str:
 
 def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("-"))
-
-
-def _stack_id(name: str, instance: Instance) -> str:
-    return f"{_STACK_PREFIXES[instance.family]}{_camel(name)}Stack"
-
-
-def _fits(profile: ModelProfile, instance: Instance, degree: int, batch_size: int, sequence_length: int) -> MemoryPlan:
-    return plan_memory(
-        profile.model.architecture,
-        instance=instance,
-        tensor_parallel_degree=degree,
-        batch_size=batch_size,
-        sequence_length=sequence_length,
-    )
-
-
-def _maximum_sequence_length(profile: ModelProfile, instance: Instance, degree: int) -> int:
-    """Longest multiple of 64 that fits at batch size 1 and that the model was made for; 0 when nothing does."""
-    empty = _fits(profile, instance, degree, 1, 0)
-    one = _fits(profile, instance, degree, 1, _SEQUENCE_STEP)
-    steps = max(0, (empty.available - empty.needed) // one.kv_cache)
-    return min(steps * _SEQUENCE_STEP, profile.model.architecture.context_length)
 
 
 def plan_deployment(environment: Environment, name: str, profile: ModelProfile, *, source: str) -> DeploymentPlan:
@@ -193,183 +150,91 @@ def plan_deployment(environment: Environment, name: str, profile: ModelProfile, 
     SettingsError
         An engine, version, image, instance type or tensor parallel degree does not exist or does not fit.
     """
-    serving = merge_serving(profile, environment.deployments[name], source=f"{source}: deployments.{name}")
+    prefix = f"deployments.{name}"
+    serving = merge_serving(profile, environment.deployments[name], source=f"{source}: {prefix}")
+    found = assess(profile.model, serving, region=environment.region)
+    for refusal in found.refusals:
+        # The region is the environment's own key, not the deployment's.
+        raise refusal.error(source=source, prefix="" if refusal.key == "region" else prefix)
+    endpoint_prefix = _endpoint_prefix(environment.name, name)
+    if len(endpoint_prefix) > _ENDPOINT_PREFIX_CHARACTERS:
+        raise SettingsError(
+            source=source,
+            key=prefix,
+            problem=f"the endpoint's name would begin with {endpoint_prefix!r}, {len(endpoint_prefix)} characters",
+            fix="shorten the names of environment and deployment by "
+            f"{len(endpoint_prefix) - _ENDPOINT_PREFIX_CHARACTERS}",
+        )
+    return _plan(environment, name, found, source=source)
 
-    def refuse(key: str, value: object, problem: str, fix: str) -> SettingsError:
-        return SettingsError(source=source, key=f"deployments.{name}.{key}", problem=f"{value!r} {problem}", fix=fix)
 
-    engine = ENGINES.get(serving.engine)
-    if engine is None:
-        raise refuse("engine", serving.engine, "is not an engine", f"use one of: {', '.join(ENGINES)}")
-    version = engine.versions.get(serving.engine_version)
-    if version is None:
-        raise refuse(
-            "engine_version",
-            serving.engine_version,
-            f"is not a supported version of {engine.name}",
-            f"use one of: {', '.join(engine.versions)}",
-        )
-    if profile.model.architecture.type not in version.model_types:
-        raise refuse(
-            "engine_version",
-            serving.engine_version,
-            f"cannot serve models of type {profile.model.architecture.type}",
-            f"it serves: {', '.join(sorted(version.model_types))}",
-        )
-    instance = find_instance(serving.instance_type)
-    types = [t for t in instance_types() if (i := find_instance(t)) and i.family in engine.families]
-    if instance is None or not serving.instance_type.startswith("ml.") or instance.family not in engine.families:
-        raise refuse(
-            "instance_type",
-            serving.instance_type,
-            f"is not an instance type that {engine.name} runs on",
-            f"use one of: {', '.join('ml.' + t for t in types)}",
-        )
-    degree = serving.tensor_parallel_degree
-    if degree not in instance.tensor_parallel_degrees:
-        raise refuse(
-            "tensor_parallel_degree",
-            degree,
-            f"is not possible on {serving.instance_type}, which has {instance.cores} NeuronCores",
-            f"use one of: {', '.join(map(str, instance.tensor_parallel_degrees))}",
-        )
-    context = profile.model.architecture.context_length
-    if serving.sequence_length > context:
-        raise refuse(
-            "sequence_length", serving.sequence_length, "is longer than the model's context", f"use at most {context}"
-        )
-    memory = _fits(profile, instance, degree, serving.batch_size, serving.sequence_length)
-    allowed = {
-        f"ml.{t}": tuple(
-            d
-            for d in other.tensor_parallel_degrees
-            if _fits(profile, other, d, serving.batch_size, serving.sequence_length).fits
-        )
-        for t in types
-        if (other := find_instance(t)) and other.family == instance.family
-    }
-    if not memory.fits:
-        fitting = [f"{t} with degree {', '.join(map(str, d))}" for t, d in allowed.items() if d]
-        raise refuse(
-            "tensor_parallel_degree",
-            degree,
-            f"does not fit on {serving.instance_type}: {memory.explain()}",
-            f"use {'; or '.join(fitting)}" if fitting else "lower batch_size or sequence_length",
+def _plan(environment: Environment, name: str, found: Assessment, *, source: str) -> DeploymentPlan:
+    serving, model = found.serving, found.model
+    engine, version, instance, memory, needs = found.engine, found.version, found.instance, found.memory, found.compile
+    account = image_account(engine=serving.engine, version=serving.engine_version, region=environment.region)
+    if not (version and version.deployable and engine and instance and memory and needs and needs.instance and account):
+        raise SettingsError(
+            source=source,
+            key=f"deployments.{name}.engine_version",
+            problem=f"{serving.engine} {serving.engine_version} can be planned, but no stack deploys it yet",
+            fix=f"use one of: {', '.join(_deployable())}",
         )
     kind = family(instance.family)
-    if serving.volume_size_gib is not None and not kind.takes_volume_size:
-        raise refuse(
-            "volume_size_gib",
-            serving.volume_size_gib,
-            f"cannot be set: SageMaker refuses a volume size for {kind.name}",
-            "leave it out",
-        )
-    prefix = _endpoint_prefix(environment.name, name)
-    if len(prefix) > _ENDPOINT_PREFIX_CHARACTERS:
-        raise SettingsError(
-            source=source,
-            key=f"deployments.{name}",
-            problem=f"the endpoint's name would begin with {prefix!r}, {len(prefix)} characters",
-            fix=f"shorten the names of environment and deployment by {len(prefix) - _ENDPOINT_PREFIX_CHARACTERS}",
-        )
-    if environment.region.startswith(_OTHER_PARTITIONS):
-        raise SettingsError(
-            source=source,
-            key="region",
-            problem=f"{environment.region!r} is not in AWS's commercial partition",
-            fix="choose a commercial region: others have another account for the Lambda Web Adapter, or none",
-        )
-    try:
-        account = image_account(engine=engine.name, region=environment.region)
-        own_image = image_uri(engine=engine.name, version=version.version, region=environment.region)
-    except ModelzoneError as error:
-        raise SettingsError(
-            source=source, key="region", problem=str(error), fix="choose one of these regions"
-        ) from None
-    if serving.image_uri is not None and not known_image(serving.image_uri):
-        raise refuse(
-            "image_uri",
-            serving.image_uri,
-            "is not in the table of published images",
-            "use an image of the table modelzone/engines/data/images.json, or pass any other as the stack's "
-            "parameter ImageUri",
-        )
-    min_free_gib = int(memory.weights * degree / 1024**3 * _COMPILE_DISK_FACTOR) + _IMAGE_GIB
+    own_image = image_uri(engine=engine.name, version=version.version, region=environment.region)
+    allowed = {
+        other: fitting_degrees(model, serving, version, same)
+        for other in instances_of(engine, version)
+        if (same := find_instance(other)) and same.family == instance.family
+    }
     return DeploymentPlan(
         environment=environment.name,
         region=environment.region,
         name=name,
-        stack_id=_stack_id(name, instance),
-        model=profile.model,
+        stack_id=f"{_STACK_PREFIXES[instance.family]}{_camel(name)}Stack",
+        model=model,
         serving=serving,
         instance=instance,
         image_uri=serving.image_uri or own_image,
         image_account=account,
         dialect=version.dialect,
-        inference_ami_version=kind.inference_ami_version,
+        inference_ami_version=version.inference_ami_versions.get(instance.family, kind.inference_ami_version),
         volume_size_gib=serving.volume_size_gib,
-        container_environment=engine.container_environment(serving),
+        container_environment=engine.container_environment(version.version, model, serving),
         facts=ArtifactFacts(
             engine=engine.name,
             engine_version=version.version,
-            model_id=profile.model.hub_id,
-            model_revision=profile.model.revision,
+            model_id=model.hub_id,
+            model_revision=model.revision,
             instance_family=instance.family,
-            tensor_parallel_degree=str(degree),
+            tensor_parallel_degree=str(serving.tensor_parallel_degree),
             batch_size=str(serving.batch_size),
             sequence_length=str(serving.sequence_length),
             dtype=serving.dtype,
         ),
         memory=memory,
-        maximum_sequence_length=_maximum_sequence_length(profile, instance, degree),
-        allowed_tensor_parallel_degrees={t: d for t, d in allowed.items() if d},
+        maximum_sequence_length=maximum_sequence_length(model, replace(serving, batch_size=1), version, instance),
+        allowed_tensor_parallel_degrees={t: degrees for t, degrees in allowed.items() if degrees},
         target_concurrency=serving.scaling.target_concurrency or serving.batch_size,
-        usd_per_hour=instance.ml_usd_per_hour,
+        usd_per_hour=found.usd_per_hour,
         compile=CompilePlan(
-            instance_type=instance.name,
-            devices=instance.accelerators,
-            ami_parameter=kind.compile_ami_parameter,
-            root_volume_gib=min_free_gib + _SYSTEM_GIB,
-            min_free_gib=min_free_gib,
+            instance_type=needs.instance.name,
+            devices=needs.instance.accelerators,
+            ami_parameter=version.compile_ami_parameters.get(instance.family, kind.compile_ami_parameter),
+            root_volume_gib=needs.root_volume_gib,
+            min_free_gib=needs.disk_gib,
             image_uri=own_image,
             image_repository=own_image.split("/", 1)[1].rsplit(":", 1)[0],
-            export_command=engine.export_command(serving),
+            export_command=needs.command,
         ),
         can_fetch_weights=environment.network.egress == "nat",
+        notes=found.notes,
     )
 
 
-def plan_environment(
-    root: Path, name: str, *, overrides: Mapping[str, Mapping[str, str]] | None = None
-) -> EnvironmentPlan:
-    """Read an environment with its profiles below the project's root folder and plan every deployment."""
-    overrides = overrides or {}
-    environment = apply_overrides(load_environment(root, name), overrides)
-    source = str(root / "environments" / f"{name}.yaml")
-
-    def source_of(deployment: str) -> str:
-        given = [
-            f"-c deployment.{deployment}.{field}={value}" for field, value in overrides.get(deployment, {}).items()
-        ]
-        return " ".join([source, *given])
-
-    plans = tuple(
-        plan_deployment(
-            environment,
-            deployment,
-            load_profile(root, settings.profile, source=source_of(deployment), key=f"deployments.{deployment}.profile"),
-            source=source_of(deployment),
-        )
-        for deployment, settings in environment.deployments.items()
-    )
-    ids = [plan.stack_id for plan in plans]
-    for stack_id in ids:
-        if ids.count(stack_id) > 1:
-            same = [plan.name for plan in plans if plan.stack_id == stack_id]
-            raise SettingsError(
-                source=source,
-                key="deployments",
-                problem=f"{' and '.join(same)} would both become {stack_id}",
-                fix="rename one of them",
-            )
-    return EnvironmentPlan(environment=environment, deployments=plans)
+def _deployable() -> list[str]:
+    return [
+        f"{engine.name} {version.version}"
+        for engine in ENGINES.values()
+        for version in engine.versions.values()
+        if version.deployable
+    ]

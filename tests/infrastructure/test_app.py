@@ -115,13 +115,54 @@ def test_an_override_reaches_the_template(tmp_path: Path) -> None:
     assert check["Properties"]["Planned"]["MaxInstanceCount"] == "7"
 
 
+def _override(**fields: str) -> dict[str, str]:
+    return {f"deployment.mixtral.{name.replace('__', '.')}": value for name, value in fields.items()}
+
+
+_GPU = {"engine": "lmi-vllm", "engine_version": "0.38.0", "instance_type": "ml.g6.12xlarge", "dtype": "bf16"}
+
+
 @pytest.mark.parametrize(
     ("context", "words"),
     [
+        (
+            _override(tensor_parallel_degree="4"),
+            ["weights 21.75", "25.01 GiB of 16.00 GiB a NeuronCore", "ml.inf2.24xlarge with degree 8 ($7.79/h"],
+        ),
+        (
+            _override(profile="llama-2-70b-chat", instance_type="ml.inf2.48xlarge", tensor_parallel_degree="8"),
+            ["does not fit", "weights 16.0", "ml.inf2.48xlarge with degree 24"],
+        ),
+        (
+            _override(profile="mistral-7b-instruct", engine_version="3.3.6"),
+            ["'3.3.6' of tgi-neuronx cannot serve models of type mistral", "tgi-neuronx 0.0.25, 0.0.28"],
+        ),
+        (
+            _override(profile="mistral-7b-instruct", **_GPU, tensor_parallel_degree="4", volume_size_gib="100"),
+            ["100 cannot be set: SageMaker refuses a volume size for g6", "leave it out"],
+        ),
+        (_override(tensor_parallel_degree="12"), ["12 is not possible on ml.inf2.24xlarge", "1, 2, 4, 8"]),
+        (
+            _override(profile="mistral-7b-instruct", **_GPU, tensor_parallel_degree="12"),
+            ["12 is not possible on ml.g6.12xlarge, which has 4 GPUs", "1, 2, 4"],
+        ),
+        (
+            _override(
+                profile="mistral-7b-instruct",
+                instance_type="ml.inf2.xlarge",
+                tensor_parallel_degree="2",
+                sequence_length="32768",
+                batch_size="32",
+            ),
+            ["KV cache 64.00", "use batch size 2 with this sequence length here"],
+        ),
+        (
+            _override(environment__MAX_BATCH_SIZE="4"),
+            ["environment.MAX_BATCH_SIZE", "'4'", "batch_size"],
+        ),
         ({"environment": "prd"}, ["prd", "did you mean prod?"]),
         ({"deployment.mixtral.batch_size": "0"}, ["batch_size", "0", "at least 1"]),
         ({"deployment.mixtral.tensor_parallel_degree": "16"}, ["16", "1, 2, 4, 8"]),
-        ({"deployment.mixtral.tensor_parallel_degree": "4"}, ["does not fit", "degree 8"]),
         ({"deployment.mixtral.instance_typ": "x"}, ["instance_typ", "did you mean instance_type?"]),
         ({"deployment.mistral.batch_size": "1"}, ["no deployment 'mistral'", "mixtral"]),
         ({"deploymnet.mixtral.batch_size": "1"}, ["is not an override", "deployment.<name>"]),
