@@ -1,0 +1,120 @@
+"""Service quotas, looked up by their names: codes differ and are never written down here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from modelzone.doctor.checks.base import Context, Kind, Outcome
+from modelzone.hardware import find_instance
+from modelzone.resources import read_data
+
+if TYPE_CHECKING:
+    from modelzone.planning import EnvironmentPlan
+
+__all__ = ["KINDS"]
+
+
+class _Endpoints(NamedTuple):
+    instance_type: str
+    instances: int
+    largest: int
+
+    @property
+    def quota(self) -> str:
+        return f"{self.instance_type} for endpoint usage"
+
+
+class _Hosts(NamedTuple):
+    quota: str
+    vcpus: int
+    instance_type: str
+
+
+def _endpoints(plan: EnvironmentPlan) -> Iterable[_Endpoints]:
+    counts: dict[str, list[int]] = {}
+    for deployment in plan.deployments:
+        serving = deployment.serving
+        counts.setdefault(serving.instance_type, []).append(serving.scaling.max_instances)
+    return [_Endpoints(instance_type, sum(found), max(found)) for instance_type, found in counts.items()]
+
+
+def _hosts(plan: EnvironmentPlan) -> Iterable[_Hosts]:
+    """The largest compile host of each quota: hosts exist one at a time, while they compile."""
+    largest: dict[str, _Hosts] = {}
+    for deployment in plan.deployments:
+        if deployment.compile is None:
+            continue
+        instance = find_instance(deployment.compile.instance_type)
+        letters = re.match(r"[a-z]+", deployment.compile.instance_type)
+        quota = read_data("modelzone.doctor", "ec2_quotas.yaml")["names"].get(letters[0] if letters else "")
+        if instance is None or quota is None:
+            continue
+        if quota not in largest or largest[quota].vcpus < instance.vcpus:
+            largest[quota] = _Hosts(quota, instance.vcpus, instance.name)
+    return largest.values()
+
+
+def _limits(context: Context, service: str) -> dict[str, float]:
+    """Quotas by name: the account's own values, and AWS's defaults where it has none."""
+
+    def ask() -> dict[str, float]:
+        client = context.client("service-quotas")
+        found: dict[str, float] = {}
+        for operation in ("list_aws_default_service_quotas", "list_service_quotas"):
+            for page in client.get_paginator(operation).paginate(ServiceCode=service):
+                found |= {quota["QuotaName"]: quota["Value"] for quota in page["Quotas"] if "Value" in quota}
+        return found
+
+    return context.once(f"quotas:{service}", ask)
+
+
+def _unknown(quota: str) -> Outcome:
+    return Outcome("warn", f'Service Quotas lists no "{quota}"', "look for the instance type in the console")
+
+
+def _endpoint_quota(context: Context, item: _Endpoints) -> Outcome:
+    limit = _limits(context, "sagemaker").get(item.quota)
+    if limit is None:
+        return _unknown(item.quota)
+    during_update = item.instances + item.largest
+    detail = f'"{item.quota}" is {limit:g}, at most {item.instances} run, {during_update} during an update'
+    ask = f'ask for {during_update} in Service Quotas, Amazon SageMaker, "{item.quota}"'
+    if limit < item.instances:
+        return Outcome("fail", detail, ask)
+    if limit < during_update:
+        return Outcome("warn", f"{detail}: an update starts the new instances beside the old ones", ask)
+    return Outcome("ok", detail)
+
+
+def _host_quota(context: Context, item: _Hosts) -> Outcome:
+    limit = _limits(context, "ec2").get(item.quota)
+    if limit is None:
+        return _unknown(item.quota)
+    detail = f'"{item.quota}" is {limit:g} vCPUs, a compile host {item.instance_type} has {item.vcpus}'
+    if limit < item.vcpus:
+        return Outcome("fail", detail, f'ask for {item.vcpus} in Service Quotas, Amazon EC2, "{item.quota}"')
+    return Outcome("ok", detail)
+
+
+_PERMISSIONS = ("servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas")
+KINDS = (
+    Kind(
+        id="endpoint-quota",
+        permissions=_PERMISSIONS,
+        items=_endpoints,
+        title=lambda item: f"quota of {item.instance_type} endpoints",
+        run=_endpoint_quota,
+        # SageMaker has thousands of quotas, a hundred to a page.
+        seconds=120,
+    ),
+    Kind(
+        id="compile-quota",
+        permissions=_PERMISSIONS,
+        items=_hosts,
+        title=lambda item: f"quota of {item.instance_type} compile hosts",
+        run=_host_quota,
+        seconds=120,
+    ),
+)

@@ -1,0 +1,85 @@
+"""Every signature recognises its example, ignores its look-alike, and agrees with the compile job's words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compile_job import signatures as compile_job
+from modelzone.doctor.log import diagnose, diagnose_file
+from modelzone.doctor.prefilter import looked_for
+from modelzone.doctor.signatures import Signature, pattern, signatures
+from modelzone.settings.model_profile import Serving
+
+LOGS = Path(__file__).parent / "doctor_logs"
+EXAMPLES: dict[str, dict[str, str]] = yaml.safe_load((LOGS / "examples.yaml").read_text(encoding="utf-8"))
+SAMPLES = {"number": "4711", "word": "some/thing-1.2", "phrase": "a phrase of words"}
+BY_ID = {signature.id: signature for signature in signatures()}
+TEXTS = [(signature, text) for signature in signatures() for text in signature.any]
+
+
+def found(*lines: str) -> list[str]:
+    return [finding.id for finding in diagnose(lines).findings]
+
+
+def written_out(text: str) -> str:
+    return re.sub(r"\{\w+:(\w+)\}", lambda part: SAMPLES[part[1]], text).replace("…", "anything else")
+
+
+def test_every_signature_has_an_example_and_a_look_alike() -> None:
+    assert set(EXAMPLES) == set(BY_ID)
+    assert len(BY_ID) == len(signatures())
+
+
+@pytest.mark.parametrize("name", sorted(BY_ID))
+def test_it_recognises_its_example_and_ignores_its_look_alike(name: str) -> None:
+    assert name in found(EXAMPLES[name]["example"])
+    assert name not in found(EXAMPLES[name]["look_alike"])
+
+
+@pytest.mark.parametrize(("signature", "text"), TEXTS, ids=[text for _, text in TEXTS])
+def test_every_text_is_found_wherever_it_stands(signature: Signature, text: str) -> None:
+    line = written_out(text)
+    assert signature.id in found(line)
+    assert signature.id in found("before", f"2026-11-02 ERROR [x.py:1] ({line}) and more", "after")
+    assert signature.id in found('{"message": ' + yaml.safe_dump(line, default_style='"', width=9999).strip() + "}")
+
+
+@pytest.mark.parametrize(("signature", "text"), TEXTS, ids=[text for _, text in TEXTS])
+def test_what_a_text_is_looked_for_by_is_plain_ascii_of_some_length(signature: Signature, text: str) -> None:
+    by = looked_for(signature, pattern(text))
+    assert re.fullmatch(r"[ !#-&(-\[\]-~]{4,}", by.keyword), "neither quotes nor backslashes: JSON escapes them"
+    assert by.word.decode("ascii") in text
+
+
+@pytest.mark.parametrize("path", sorted(LOGS.glob("healthy_*.log")), ids=lambda path: path.stem)
+def test_healthy_logs_have_no_findings(path: Path) -> None:
+    diagnosis = diagnose_file(path)
+    assert diagnosis.findings == ()
+    assert diagnosis.lines == len(path.read_text(encoding="utf-8").splitlines())
+    assert diagnosis.next_steps
+
+
+def test_the_compile_job_and_the_doctor_say_the_same() -> None:
+    for texts, words in compile_job._REMEDIES:
+        for text in texts:
+            line = {'adding custom device "/dev/neuron': text + '0"'}.get(text, text)
+            findings = diagnose([line]).findings
+            assert findings, f"the doctor does not know {text!r}"
+            assert BY_ID[findings[0].id].short == words
+            assert compile_job.remedy([line]) == words
+    known = {words for _, words in compile_job._REMEDIES}
+    assert {signature.short for signature in signatures()} - {None} == known
+
+
+@pytest.mark.parametrize("signature", signatures(), ids=lambda signature: signature.id)
+def test_references_in_the_data_hold(signature: Signature) -> None:
+    assert set(signature.explained_by) <= set(BY_ID) - {signature.id}
+    assert set(signature.settings) <= set(Serving.__struct_fields__)
+    derived = {"room", "wanted"}
+    values = {name for text in signature.any for name in re.findall(r"\{(\w+):\w+\}", text)}
+    assert set(re.findall(r"\{(\w+)\}", signature.remedy_with or "")) <= values | derived
+    assert "{" not in signature.remedy
