@@ -5,7 +5,7 @@ ENVIRONMENT ?= dev
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test benchmark snapshots diagram constraints images clean
+.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test benchmark snapshots diagram constraints images instances clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -20,13 +20,13 @@ setup-dev:
 	@$(PYTHON) tools/bootstrap.py dev
 
 local: setup-local ## Deploy to the embedded AWS and ask the model something
-	@python -m modelzone.local up --environment $(ENVIRONMENT)
+	@python -m modelzone local up --environment $(ENVIRONMENT)
 
 local-status: ## Say what runs and where
-	@python -m modelzone.local status
+	@python -m modelzone local status
 
 local-down: ## Stop the embedded AWS and everything in it
-	@test -x .venv/bin/python && python -m modelzone.local down || true
+	@test -x .venv/bin/python && python -m modelzone local down || true
 
 synth: setup ## Write the CloudFormation templates to cdk.out
 	@cdk synth --quiet -c environment=$(ENVIRONMENT)
@@ -40,7 +40,9 @@ lint: setup-dev ## Style and types
 test: lint ## Everything: style, types, all test suites
 	python -m pytest
 
-benchmark: setup-dev ## Seconds per synth
+benchmark: setup-dev ## Times of planning, of reading logs and of synth
+	python benchmarks/planning.py
+	python benchmarks/doctor_log.py
 	python benchmarks/synth.py
 
 snapshots: setup-dev ## Accept the templates as they are now
@@ -58,6 +60,9 @@ images: setup-dev ## Refresh the image table from the SageMaker SDK (1 GB, in an
 	python -m venv .build/operator
 	python -m uv pip install --quiet --python .build/operator/bin/python -r requirements.txt -r requirements-operator.txt
 	.build/operator/bin/python -m modelzone.engines.refresh_images
+
+instances: setup-dev ## Refresh the instance table from EC2 (needs credentials)
+	python -m modelzone.hardware.refresh
 
 clean: local-down ## Remove everything that the commands made
 	rm -rf .venv .build .modelzone node_modules cdk.out

@@ -133,6 +133,14 @@ def install_cli(kind: str) -> None:
             (BIN / name).symlink_to(ROOT / "node_modules" / ".bin" / name)
 
 
+def install_command() -> None:
+    """Put ``modelzone`` into ``.venv/bin``: it runs this checkout, from any folder."""
+    program = "import sys; sys.path.insert(0, sys.argv.pop(1)); from modelzone.cli import main; sys.exit(main())"
+    script = BIN / "modelzone"
+    script.write_text(f'#!/bin/sh\nexec "{BIN / "python"}" -P -c \'{program}\' "{ROOT}" "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+
+
 def stage_functions() -> None:
     """Fetch the packages shipped with the Lambda functions, so that no synth needs the network."""
     run([BIN / "python", "-c", "import stacks; from zone_constructs.lambda_package import main; main()"],
@@ -161,6 +169,7 @@ def prepare(mode: str) -> None:
     if not any(is_done(f"packages-{m}", identities[m]) for m in larger):
         step(f"packages-{mode}", identities[mode], lambda: install_packages(REQUIREMENTS[mode]), "packages")
     step("node", digest(["requirements-node.txt"]), install_node, "Node")
+    install_command()
     with ThreadPoolExecutor() as pool:
         jobs = [pool.submit(stage_functions)]
         tools = "cli-dev" if mode == "dev" or is_done("cli-dev", digest(NPM_INPUTS)) else "cli"

@@ -1,4 +1,4 @@
 """The embedded AWS: deploys the real stacks with the real CDK CLI to an emulator on this machine.
 
-``python -m modelzone.local up`` is what ``make local`` runs.
+``modelzone local up`` is what ``make local`` runs.
 """

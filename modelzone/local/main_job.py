@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -201,7 +202,7 @@ def describe(embedded: Embedded) -> None:
             f"AWS_ENDPOINT_URL={embedded.state.url} AWS_ACCESS_KEY_ID={ACCOUNT} AWS_SECRET_ACCESS_KEY=any",
         ),
         ("logs", str(embedded.workspace.logs)),
-        ("ask again", f'python -m modelzone.local chat "your question"  (with {sys.executable})'),
+        ("ask again", f'{Path(sys.executable).parent / "modelzone"} local chat "your question"'),
         ("stop", "make local-down"),
     ]
     width = max(len(name) for name, _ in rows)

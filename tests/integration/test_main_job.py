@@ -365,7 +365,7 @@ def test_down_leaves_no_process(workspace: Workspace, embedded: Embedded) -> Non
 )
 def test_the_command_fails_in_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "modelzone.local", *arguments],
+        [sys.executable, "-m", "modelzone", "local", *arguments],
         cwd=ROOT,
         env={**os.environ, STATE_VARIABLE: str(tmp_path)},
         capture_output=True,

@@ -1,0 +1,191 @@
+"""``modelzone local``: the embedded AWS on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelzone.cli.completion import complete_environment
+from modelzone.cli.options import JsonOption, examples
+from modelzone.cli.output import note, write, write_json
+from modelzone.cli.project import project_root
+from modelzone.errors import ModelzoneError
+
+if TYPE_CHECKING:
+    from modelzone.local.main_job import Embedded
+    from modelzone.local.workspace import EmulatorState, Workspace
+
+_PROMPT = "What is Modelzone?"
+_Environment = Annotated[
+    str,
+    typer.Option("--environment", metavar="ENV", help="A file of environments/.", autocompletion=complete_environment),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Deploy to an AWS emulator on this machine.",
+        rich_markup_mode=None,
+    )
+    for action, lines in (
+        (up, ("modelzone local up", "modelzone local up --environment prod --prompt 'Who are you?'")),
+        (status, ("modelzone local status", "modelzone local status --json")),
+        (chat, ("modelzone local chat 'What is Modelzone?'", "modelzone local chat --model mixtral 'Who are you?'")),
+        (down, ("modelzone local down",)),
+    ):
+        group.command(action.__name__, epilog=examples(*lines))(action)
+    app.add_typer(group, name="local")
+
+
+def up(
+    context: typer.Context,
+    *,
+    environment: _Environment = "dev",
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What to ask in the end.")] = _PROMPT,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the embedded AWS, deploy an environment with the real CDK CLI, ask its models something."""
+    workspace = _workspace(context)
+    with _interruptible(), _progress_apart(apart=as_json):
+        from modelzone.local.main_job import run_main_job  # noqa: PLC0415
+
+        run_main_job(workspace, environment=environment, prompt=prompt)
+    if as_json:
+        write_json(_document(_running(workspace, environment)))
+
+
+def status(context: typer.Context, *, environment: _Environment = "dev", as_json: JsonOption = False) -> None:
+    """Say what runs and where."""
+    embedded = _running(_workspace(context), environment)
+    if as_json:
+        write_json(_document(embedded))
+        return
+    from modelzone.local.main_job import describe  # noqa: PLC0415
+
+    describe(embedded)
+
+
+def chat(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask.")],
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="DEPLOYMENT", help="A deployment; without it the first.")
+    ] = None,
+    environment: _Environment = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the deployed API something and print the answer as it comes."""
+    embedded = _running(_workspace(context), environment)
+    names = [plan.name for plan in embedded.plan.deployments]
+    if model is not None and model not in names:
+        raise ModelzoneError(f"environment {environment} has no deployment {model!r}; it has: {', '.join(names)}")
+    with _progress_apart(apart=as_json):
+        from modelzone.local.main_job import ask  # noqa: PLC0415
+
+        result = ask(embedded, prompt=prompt, model=model or names[0])
+    if as_json:
+        answer = {
+            "model": model or names[0],
+            "text": result.text,
+            "pieces": result.pieces,
+            "first_seconds": result.first_s,
+            "total_seconds": result.total_s,
+            "finish_reason": result.finish_reason,
+        }
+        write_json(answer)
+
+
+def down(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """Stop the embedded AWS and everything in it."""
+    workspace = _workspace(context)
+    _require_extras()
+    from modelzone.local.processes import stop_everything  # noqa: PLC0415
+
+    count = stop_everything(workspace)
+    if as_json:
+        write_json({"stopped_processes": count})
+    else:
+        write(f"[local] stopped {count} processes" if count else "[local] nothing was running")
+
+
+def _workspace(context: typer.Context) -> Workspace:
+    from modelzone.local.workspace import Workspace  # noqa: PLC0415
+
+    return Workspace.of(project_root(context))
+
+
+def _require_extras() -> None:
+    """The embedded AWS has packages of its own, which an operator's installation may lack."""
+    import importlib.util  # noqa: PLC0415
+
+    if importlib.util.find_spec("psutil") is None:
+        raise ModelzoneError("the embedded AWS is not installed here: make setup-local")
+
+
+def require_running(workspace: Workspace) -> EmulatorState:
+    """The embedded AWS that runs.
+
+    Raises
+    ------
+    ModelzoneError
+        None does.
+    """
+    _require_extras()
+    from modelzone.local.processes import running_emulator  # noqa: PLC0415
+
+    state = running_emulator(workspace)
+    if state is None:
+        raise ModelzoneError("the embedded AWS does not run; start it with: make local")
+    return state
+
+
+def _running(workspace: Workspace, environment: str) -> Embedded:
+    state = require_running(workspace)
+    from modelzone.local.main_job import Embedded  # noqa: PLC0415
+    from modelzone.planning import plan_environment  # noqa: PLC0415
+
+    return Embedded(workspace, plan_environment(workspace.root, environment), state)
+
+
+def _document(embedded: Embedded) -> dict[str, Any]:
+    from modelzone.local.workspace import ACCOUNT  # noqa: PLC0415
+
+    return {
+        "environment": embedded.plan.environment.name,
+        "base_url": embedded.base_url,
+        "api_key": embedded.api_key,
+        "endpoints": {
+            plan.name: embedded.outputs(f"deployment-{plan.name}")["EndpointName"] for plan in embedded.plan.deployments
+        },
+        "aws_endpoint_url": embedded.state.url,
+        "aws_access_key_id": ACCOUNT,
+        "region": embedded.region,
+        "logs": str(embedded.workspace.logs),
+    }
+
+
+@contextlib.contextmanager
+def _progress_apart(*, apart: bool) -> Iterator[None]:
+    """With JSON on stdout, whatever is said on the way goes to stderr."""
+    if not apart:
+        yield
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    _require_extras()
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("stopped; the embedded AWS may still run: make local-down")
+        raise
