@@ -159,6 +159,7 @@ class CompileHost(Construct):
             "export_command": list(compile_plan.export_command),
             "work_dir": _WORK_DIR,
             "min_free_gib": compile_plan.min_free_gib,
+            "min_memory_gib": compile_plan.min_memory_gib,
             "region": deployment.region,
         }
         return Fn.base64(Stack.of(self).to_json_string(job))

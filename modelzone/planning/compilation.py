@@ -60,7 +60,12 @@ def compile_needs(
     )
 
 
+# Of a type's memory, what the host sees: firmware and kernel keep the rest.
+_VISIBLE = 0.95
+
+
 def _host(serving: Instance, degree: int, memory: int, region: str) -> Instance | None:
+    memory = int(memory / _VISIBLE)
     if serving.memory_bytes >= memory:
         return serving
     candidates = [

@@ -144,28 +144,43 @@ def deployment_overrides(context: Mapping[str, object]) -> dict[str, dict[str, s
 
 
 def apply_overrides(environment: Environment, overrides: Mapping[str, Mapping[str, str]]) -> Environment:
-    """Return the environment with ``-c`` overrides in place, each checked like a value in the file."""
+    """Return the environment with ``-c`` overrides in place, checked like the same values in the file."""
     deployments = dict(environment.deployments)
     for name, fields in overrides.items():
+        sources = {field: f"-c deployment.{name}.{field}={text}" for field, text in fields.items()}
+        if name not in deployments:
+            raise SettingsError(
+                source=next(iter(sources.values()), name),
+                problem=f"environment {environment.name} has no deployment {name!r}",
+                fix=f"its deployments are: {', '.join(deployments)}",
+            )
+        data = msgspec.to_builtins(deployments[name])
         for field, text in fields.items():
-            source = f"-c deployment.{name}.{field}={text}"
-            if name not in deployments:
-                raise SettingsError(
-                    source=source,
-                    problem=f"environment {environment.name} has no deployment {name!r}",
-                    fix=f"its deployments are: {', '.join(deployments)}",
-                )
-            data = msgspec.to_builtins(deployments[name])
-            target, path = data, field.split(".")
-            for part in path[:-1]:
-                inner = target.setdefault(part, {})
-                if not isinstance(inner, dict):
-                    raise SettingsError(source=source, problem=f"{part} has no keys of its own", fix=f"override {part}")
-                target = inner
-            # Variables of the container are text, whatever they look like.
-            target[path[-1]] = text if path[0] == "environment" else _parse(text)
-            deployments[name] = validate(DeploymentSettings, data, source=source)
+            _set(data, field, text, source=sources[field])
+        # All at once: a new minimum may need the new maximum that comes after it.
+        try:
+            deployments[name] = validate(DeploymentSettings, data, source="")
+        except SettingsError as error:
+            at_fault = [source for field, source in sources.items() if _concerns(field, error.key)]
+            raise SettingsError(
+                source=" ".join(at_fault or sources.values()), key=error.key, problem=error.problem, fix=error.fix
+            ) from None
     return msgspec.structs.replace(environment, deployments=deployments)
+
+
+def _set(data: dict[str, Any], field: str, text: str, *, source: str) -> None:
+    """Put an override's value where its dotted field is."""
+    path = field.split(".")
+    for part in path[:-1]:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise SettingsError(source=source, problem=f"{part} has no keys of its own", fix=f"override {part}")
+    # Variables of the container are text, whatever they look like.
+    data[path[-1]] = text if path[0] == "environment" else _parse(text)
+
+
+def _concerns(field: str, key: str) -> bool:
+    return field == key or field.startswith(f"{key}.") or key.startswith(f"{field}.")
 
 
 def _parse(text: str) -> object:

@@ -87,6 +87,7 @@ def test_jobs_are_what_the_compile_job_reads(zone: Zone, tmp_path: Path) -> None
         assert job.prefix == deployment.artifact_prefix
         assert job.image == deployment.compile.image_uri
         assert job.devices == deployment.compile.devices
+        assert job.min_memory_gib == deployment.compile.min_memory_gib > 0
         assert job.export_command == deployment.compile.export_command
         assert job.region == zone.plan.environment.region
 

@@ -242,3 +242,26 @@ def test_a_wrong_serving_value_is_named(project: Path, key: str, value: object, 
         load_profile(project, "mixtral-8x7b-instruct")
     assert refused.value.key.startswith(f"serving.{key}")
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_overrides_that_belong_together_are_checked_together(order: int) -> None:
+    context = {"deployment.mixtral.scaling.min_instances": "3", "deployment.mixtral.scaling.max_instances": "4"}
+    overrides = deployment_overrides(dict(list(context.items())[::order]))
+    serving = merge_serving(
+        load_profile(ROOT, "mixtral-8x7b-instruct"),
+        apply_overrides(load_environment(ROOT, "dev"), overrides).deployments["mixtral"],
+        source="dev",
+    )
+    assert (serving.scaling.min_instances, serving.scaling.max_instances) == (3, 4)
+
+
+def test_of_several_overrides_the_wrong_one_is_named() -> None:
+    context = {"deployment.mixtral.batch_size": "4", "deployment.mixtral.dtype": "fp8"}
+    with pytest.raises(SettingsError) as refused:
+        apply_overrides(load_environment(ROOT, "dev"), deployment_overrides(context))
+    assert refused.value.source == "-c deployment.mixtral.dtype=fp8"
+    context = {"deployment.mixtral.scaling.min_instances": "5", "deployment.mixtral.batch_size": "4"}
+    with pytest.raises(SettingsError) as refused:
+        apply_overrides(load_environment(ROOT, "dev"), deployment_overrides(context))
+    assert refused.value.source == "-c deployment.mixtral.scaling.min_instances=5"
