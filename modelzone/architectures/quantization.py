@@ -21,6 +21,10 @@ _METHODS = {
 _NAMES = sorted({*_METHODS.values(), "bitsandbytes-4bit", "bitsandbytes-8bit", "hqq-4bit"})
 _HQQ_BITS = 4
 _FP8_BITS = 8
+# The planner sizes these for 4 bits in groups of 128; -1 is one group for each row, which takes less.
+_GROUPED = frozenset({"awq", "gptq"})
+_GROUPED_BITS = 4
+_GROUP_SIZES = (128, -1)
 
 
 def quantization_of(config: Mapping[str, Any], *, source: str = "config.json") -> str | None:
@@ -29,7 +33,7 @@ def quantization_of(config: Mapping[str, Any], *, source: str = "config.json") -
     Raises
     ------
     SettingsError
-        The method or its width has no name in profiles; names it.
+        The method, its width or its groups have no name in profiles; names the key and its value.
     """
     if config.get("quantization_config") is None:
         return None
@@ -46,7 +50,22 @@ def quantization_of(config: Mapping[str, Any], *, source: str = "config.json") -
             f"{method!r}, as it is set up here, is not a quantisation that profiles know",
             fix=f"known: {', '.join(_NAMES)}",
         )
+    if name in _GROUPED:
+        _check_groups(values, name)
     return name
+
+
+def _check_groups(values: ConfigValues, name: str) -> None:
+    """Absent keys are as good as the defaults, which are 4 bits and groups of 128."""
+    for key, wanted in (("bits", (_GROUPED_BITS,)), ("group_size", _GROUP_SIZES)):
+        value = values.values.get(key)
+        if value is not None and value not in wanted:
+            values.refuse(
+                key,
+                f"is {value!r}: profiles know {name} with {_GROUPED_BITS} bits in groups of 128 only, and other "
+                "weights take another size",
+                fix=f"take a checkpoint in {_GROUPED_BITS} bits with groups of 128",
+            )
 
 
 def _bitsandbytes(values: ConfigValues) -> str | None:

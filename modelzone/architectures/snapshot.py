@@ -90,7 +90,7 @@ def read_model(path: Path) -> ModelFacts:
 
 
 def profile_model(
-    path: Path,
+    facts: ModelFacts,
     *,
     hub_id: str | None = None,
     revision: str | None = None,
@@ -104,7 +104,6 @@ def profile_model(
     SettingsError
         The files do not say something that a profile needs; names the option that gives it.
     """
-    facts = read_model(path)
     known: dict[str, Any] = {
         "hub_id": hub_id or facts.hub_id,
         "revision": revision or facts.revision,

@@ -9,6 +9,7 @@ import typer
 
 from modelzone.cli.exits import ExitCode
 from modelzone.cli.frame import PROGRAM, Frame
+from modelzone.cli.options import examples
 from modelzone.cli.output import write
 from modelzone.cli.project import Project
 from modelzone.cli.verbs import (
@@ -41,13 +42,19 @@ VERBS: tuple[Verb, ...] = (
     plan, cost, params, models, engines, instances, environments, profile, doctor, prices, local,
 )  # fmt: skip
 
-_EPILOG = "\b\nExit status:\n" + "\n".join(f"  {code.value:>3}  {code.meaning}" for code in ExitCode)
+_EXAMPLES = examples(
+    "modelzone plan mixtral-8x7b-instruct",
+    "modelzone cost dev --compare",
+    "modelzone params dev mixtral scaling.max_instances=4",
+    "modelzone doctor preflight dev",
+)
+_STATUSES = "\b\nExit status:\n" + "\n".join(f"  {code.value:>3}  {code.meaning}" for code in ExitCode)
 
 app = typer.Typer(
     name=PROGRAM,
     cls=Frame,
     no_args_is_help=True,
-    epilog=_EPILOG,
+    epilog=f"{_EXAMPLES}\n\n{_STATUSES}",
     # Plain help: Typer's coloured one imports Markdown and doubles the time until it shows.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UNKNOWN", "gib", "parameters", "per_million", "usd", "whole"]
+__all__ = ["UNKNOWN", "gib", "parameters", "usd", "whole"]
 
 UNKNOWN = "unknown"
 _GIB = 1024**3
@@ -30,8 +30,3 @@ def usd(amount: float | None) -> str:
     if amount is None:
         return UNKNOWN
     return f"{amount:,.2f}" if abs(amount) >= 0.1 or not amount else f"{amount:.4f}"  # noqa: PLR2004
-
-
-def per_million(amount: float | None) -> str:
-    """Dollars for a million output tokens."""
-    return usd(amount)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from modelzone.cli.project import project_root
+from modelzone.errors import ModelzoneError
 
 if TYPE_CHECKING:
+    from modelzone.architectures.snapshot import ModelFacts
     from modelzone.settings.model_profile import Model, Serving
 
-__all__ = ["NamedModel", "named_model"]
+__all__ = ["NamedModel", "named_model", "unprofiled_model"]
 
 _UNKNOWN_REVISION = "0" * 40
 _DEFAULT_SEQUENCE_LENGTH = 4096
@@ -49,25 +51,34 @@ def named_model(context: typer.Context, text: str) -> NamedModel:
         There is neither, or it cannot be read.
     """
     path = Path(text)
-    if "/" not in text and not text.endswith(".json") and not path.is_file():
-        from modelzone.settings.loading import load_profile  # noqa: PLC0415
+    if "/" in text or text.endswith(".json") or path.is_file() or (path.is_dir() and not _is_profile(context, text)):
+        from modelzone.architectures.snapshot import read_model  # noqa: PLC0415
 
-        profile = load_profile(project_root(context), text)
-        return NamedModel(name=text, model=profile.model, serving=profile.serving, profiled=True)
-    model, formats = _unprofiled(path)
-    return NamedModel(name=text, model=model, serving=_first_serving(model, formats), profiled=False)
+        return unprofiled_model(text, read_model(path))
+    from modelzone.settings.loading import load_profile  # noqa: PLC0415
+
+    profile = load_profile(project_root(context), text)
+    return NamedModel(name=text, model=profile.model, serving=profile.serving, profiled=True)
 
 
-def _unprofiled(path: Path) -> tuple[Model, dict[str, str | None]]:
-    """Make a model of the files at `path`, and tell the formats that they name.
+def _is_profile(context: typer.Context, name: str) -> bool:
+    """Whether a folder's name is also a profile's, which then is meant: ``./name`` is the folder."""
+    from modelzone.settings.loading import profile_names  # noqa: PLC0415
+
+    try:
+        return name in profile_names(project_root(context))
+    except ModelzoneError:
+        return False
+
+
+def unprofiled_model(name: str, facts: ModelFacts) -> NamedModel:
+    """Make a model of what its files say.
 
     What they do not say (the hub id outside of the hub's cache, licence, gate) is filled in for planning, which does
     not read it.
     """
-    from modelzone.architectures.snapshot import read_model  # noqa: PLC0415
     from modelzone.settings.model_profile import Model  # noqa: PLC0415
 
-    facts = read_model(path)
     model = Model(
         hub_id=facts.hub_id or f"local/{facts.source.parent.name}",
         revision=facts.revision or _UNKNOWN_REVISION,
@@ -75,7 +86,8 @@ def _unprofiled(path: Path) -> tuple[Model, dict[str, str | None]]:
         gated=bool(facts.gated),
         architecture=facts.architecture,
     )
-    return model, {"dtype": "bf16" if facts.dtype == "bf16" else "fp16", "quantization": facts.quantization}
+    formats = {"dtype": "bf16" if facts.dtype == "bf16" else "fp16", "quantization": facts.quantization}
+    return NamedModel(name=name, model=model, serving=_first_serving(model, formats), profiled=False)
 
 
 def _first_serving(model: Model, formats: dict[str, str | None]) -> Serving:

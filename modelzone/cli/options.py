@@ -6,23 +6,75 @@ from typing import Annotated
 
 import typer
 
-from modelzone.cli.completion import complete_environment
+from modelzone.cli.completion import (
+    complete_engine,
+    complete_engine_version,
+    complete_environment,
+    complete_instance,
+)
+from modelzone.cli.regions import check_region, complete_region
 from modelzone.errors import SettingsError
 
 __all__ = [
-    "DEFAULT_REGION",
+    "BatchSizeOption",
+    "DegreeOption",
+    "DtypeOption",
+    "EngineOption",
+    "EngineVersionOption",
     "EnvironmentArgument",
+    "InstanceOption",
     "JsonOption",
     "Overrides",
+    "QuantizationOption",
     "RegionOption",
+    "SequenceLengthOption",
     "context_overrides",
     "examples",
 ]
 
-DEFAULT_REGION = "us-east-1"
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-RegionOption = Annotated[str, typer.Option("--region", metavar="REGION", help="Region of images and prices.")]
+RegionOption = Annotated[
+    str,
+    typer.Option(
+        "--region",
+        metavar="REGION",
+        help="Region of images and prices.",
+        callback=check_region,
+        autocompletion=complete_region,
+    ),
+]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", metavar="NAME", autocompletion=complete_engine, help="See: engines.")
+]
+EngineVersionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine-version",
+        metavar="VERSION",
+        autocompletion=complete_engine_version,
+        help="The engine's version. See: engines NAME.",
+    ),
+]
+InstanceOption = Annotated[
+    str | None,
+    typer.Option("--instance", metavar="TYPE", autocompletion=complete_instance, help="See: instances."),
+]
+DegreeOption = Annotated[
+    int | None, typer.Option("--tensor-parallel-degree", metavar="N", help="Devices that share the model.")
+]
+BatchSizeOption = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", help="Sequences that are decoded together.")
+]
+SequenceLengthOption = Annotated[
+    int | None, typer.Option("--sequence-length", metavar="N", help="Prompt and answer together, in tokens.")
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="fp16|bf16", help="What is computed in. Default: the profile's or the config's."),
+]
+QuantizationOption = Annotated[
+    str | None, typer.Option("--quantization", metavar="METHOD", help="Format of the weights: awq, fp8, …")
+]
 EnvironmentArgument = Annotated[
     str,
     typer.Argument(metavar="ENV", help="A file of environments/, without .yaml.", autocompletion=complete_environment),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,9 @@ def write_json(document: object) -> None:
 def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - a tenth of a second that --json and --help do not pay
 
-    console = Console(markup=False, highlight=False, emoji=False)
+    # Rich keeps bold with NO_COLOR; without a colour system it prints no escape sequence at all.
+    plain = bool(os.environ.get("NO_COLOR"))
+    console = Console(markup=False, highlight=False, emoji=False, color_system=None if plain else "auto")
     if not console.is_terminal:
         console.width = _UNLIMITED
     return console

@@ -69,9 +69,8 @@ def _where(found: Assessment) -> list[tuple[str, str]]:
     facts = [("engine", f"{serving.engine} {serving.engine_version}")]
     hardware = ""
     if instance:
-        hardware = (
-            f" ({instance.accelerators} x {instance.accelerator.name}, {instance.devices} {instance.device_name}s)"
-        )
+        devices = f"{instance.devices} {instance.device_name}{'s' * (instance.devices != 1)}"
+        hardware = f" ({instance.accelerators} x {instance.accelerator.name}, {devices})"
     quantization = f", {serving.quantization}" if serving.quantization else ""
     return [
         *facts,

@@ -27,15 +27,12 @@ class Compiler:
         How the result is laid out; ``compile_job`` verifies by this name. ``neuron-config-key``: ``config.json`` with
         a ``neuron`` key and ``compiled/*.neff``; ``neuron-config-file``: ``neuron_config.json`` and ``model.pt``;
         ``tensorrt-llm-repo``; ``traced-modules``.
-    needs_device
-        Whether the accelerator must be there while it compiles.
     required
         False where the engine can also compile when it starts.
     """
 
     tool: str
     artifact_layout: str
-    needs_device: bool = True
     required: bool = True
 
 
@@ -84,7 +81,6 @@ class EngineVersion:
     compiler: Compiler | None = None
     inference_ami_versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     compile_ami_parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    continuous_batching: bool = True
     static_batch_types: frozenset[str] = frozenset()
     supports_adapters: bool = False
     deployable: bool = False

@@ -24,7 +24,6 @@ _VERSION = EngineVersion(
     compiler=Compiler(tool="torch-neuronx", artifact_layout="traced-modules"),
     components=MappingProxyType({"torch": "2.8.0", "transformers": "4.55.4", "neuron-sdk": "2.26.0"}),
     compile_ami_parameters=MappingProxyType({"inf2": _AMI, "trn1": _AMI}),
-    continuous_batching=False,
     limits=(
         "EVA-02 is not exportable by optimum-neuron: no command compiles it here, its towers are traced by hand.",
         "Image size, text length and batch are fixed by the trace.",

@@ -12,7 +12,7 @@ from typing import Any
 from modelzone.errors import ModelzoneError
 from modelzone.resources import read_data
 
-__all__ = ["image_account", "image_uri", "known_image"]
+__all__ = ["image_account", "image_regions", "image_uri", "known_image"]
 
 _URI = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.(?P<suffix>[a-z.]+)/(?P<image>[^:@]+:.+)")
 
@@ -59,6 +59,11 @@ def image_account(*, engine: str, region: str, version: str | None = None) -> st
             f"engine {named} has no image in region {region}; it is published in: {', '.join(sorted(registries))}"
         )
     return registries[region]
+
+
+def image_regions(*, engine: str, version: str) -> tuple[str, ...]:
+    """Regions in which an engine version's image is published; empty for images outside AWS's registries."""
+    return tuple(sorted(_image(engine, version).get("registries", ())))
 
 
 def image_uri(*, engine: str, version: str, region: str) -> str:

@@ -29,6 +29,8 @@ _QUANTIZE: dict[Quantization, str] = {
     "bitsandbytes-4bit": "bitsandbytes-nf4",
 }
 _TORCH_NAMES = {"fp16": "float16", "bf16": "bfloat16"}
+# The server refuses to start with both.
+_EXCLUSIVE = frozenset({"dtype", "quantize"})
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "flag": "true or false"}
 
 _VERSION = EngineVersion(
@@ -44,6 +46,7 @@ _VERSION = EngineVersion(
     limits=(
         "Dormant since April 2025: vLLM with enable_lora (lmi-vllm) is the successor.",
         f"Loads adapters for: {', '.join(sorted(_ADAPTER_TYPES))}.",
+        "Takes no dtype for quantised models: they compute in the torch_dtype of config.json, or fp16 without one.",
         "batch_size bounds nothing: it admits as many sequences as the KV cache holds, up to 128 requests.",
         "Adapters have 10 % of the memory for themselves, beside what the plan counts.",
         "No /v1/models route. Adapters in S3 need a trailing slash: lorax/a/1 also matches lorax/a/10.",
@@ -51,7 +54,7 @@ _VERSION = EngineVersion(
     ),
     sources=(
         (
-            "predibase/lorax@c0e5798 (v0.12.1): launcher/src/main.rs, server/lorax_server/models/__init__.py, "
+            "predibase/lorax@c0e5798 (v0.12.1): launcher/src/main.rs, server/lorax_server/cli.py, models/__init__.py, "
             "models/flash_causal_lm.py, utils/dist.py, .github/workflows/build.yaml"
         ),
     ),
@@ -76,6 +79,14 @@ class Lorax(EngineDefaults):
                 problem=f"cannot be loaded for {kind} models",
                 fix=f"leave them out; it loads adapters for: {', '.join(sorted(_ADAPTER_TYPES))}",
             )
+        if serving.quantization and serving.dtype != "fp16":
+            yield Refusal(
+                key="dtype",
+                value=serving.dtype,
+                problem=f"cannot be combined with quantization {serving.quantization}: {self.name} {version} takes no "
+                "dtype for quantised models and computes in the torch_dtype of their config.json, or in fp16",
+                fix="use fp16",
+            )
         if not (serving.options or serving.environment):
             return
         yield from check_secrets(serving)
@@ -94,7 +105,7 @@ class Lorax(EngineDefaults):
                     problem=f"is the launcher's --{flag}, which the plan writes as {decided[flag]}"
                     if flag in decided
                     else f"is the launcher's --{flag} in another place, which the plan does not see",
-                    fix="leave it out" if flag in decided else f"use serving.options.{flag}",
+                    fix="leave it out" if flag in decided or flag in _EXCLUSIVE else f"use serving.options.{flag}",
                 )
 
     def launch_arguments(self, version: str, model: Model, serving: Serving) -> tuple[str, ...]:
@@ -117,13 +128,14 @@ class Lorax(EngineDefaults):
         yield "source", "hub"
         yield "port", "80"
         yield "num-shard", str(serving.tensor_parallel_degree)
-        yield "dtype", _TORCH_NAMES[serving.dtype]
         yield "max-input-length", str(serving.max_input_tokens)
         yield "max-total-tokens", str(serving.sequence_length)
         yield "adapter-memory-fraction", "0.1"
         yield "cuda-memory-fraction", "1.0"
         if serving.quantization:
             yield "quantize", _QUANTIZE[serving.quantization]
+        else:
+            yield "dtype", _TORCH_NAMES[serving.dtype]
         if serving.adapters is not None:
             yield "max-active-adapters", str(serving.adapters.count)
 
@@ -145,15 +157,24 @@ def _check_argument(
         if option_text(value) == decided[flag]:
             return None
         return f"contradicts the plan, which writes --{flag} {decided[flag]}", "change the setting it follows"
+    if flag in _EXCLUSIVE:
+        other = next(iter(_EXCLUSIVE & decided.keys()))
+        return (
+            f"cannot be combined with --{other} {decided[other]}, which the plan writes: the server refuses both",
+            "leave it out: serving.quantization decides which one is written",
+        )
+    return _check_value(flag, value, row["kind"], table["choices"].get(flag))
+
+
+def _check_value(flag: str, value: Option, kind: str, choices: list[str] | None) -> tuple[str, str] | None:
     fits = {
         "int": isinstance(value, int) and not isinstance(value, bool),
         "float": isinstance(value, int | float) and not isinstance(value, bool),
         "bool": isinstance(value, bool),
         "flag": isinstance(value, bool),
-    }.get(row["kind"], True)
+    }.get(kind, True)
     if not fits:
-        return f"is not what --{flag} takes", f"give {_KINDS[row['kind']]}"
-    choices = table["choices"].get(flag)
+        return f"is not what --{flag} takes", f"give {_KINDS[kind]}"
     if choices and value not in choices:
         return f"is not a choice of --{flag}", f"use one of: {', '.join(choices)}"
     return None

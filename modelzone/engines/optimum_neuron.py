@@ -7,13 +7,21 @@ know ``--tensor_parallel_size`` and drop it on the way to the decoder (``optimum
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from modelzone.engines.base import Compiler
-from modelzone.settings.model_profile import Serving
+from modelzone.engines.base import Compiler, EngineVersion
+from modelzone.refusals import Refusal
+from modelzone.settings.model_profile import Model, Serving
 
-__all__ = ["DECODER_TYPES", "LAYOUT_CONFIG_FILE", "LAYOUT_CONFIG_KEY", "STATIC_BATCH_TYPES", "decoder_export"]
+__all__ = [
+    "DECODER_TYPES",
+    "LAYOUT_CONFIG_FILE",
+    "LAYOUT_CONFIG_KEY",
+    "STATIC_BATCH_TYPES",
+    "check_static_batch",
+    "decoder_export",
+]
 
 LAYOUT_CONFIG_KEY = Compiler(tool="optimum-neuron", artifact_layout="neuron-config-key")
 LAYOUT_CONFIG_FILE = Compiler(tool="optimum-neuron", artifact_layout="neuron-config-file")
@@ -40,6 +48,19 @@ STATIC_BATCH_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 _TORCH_NAMES = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+def check_static_batch(engine: str, version: EngineVersion, model: Model, serving: Serving) -> Iterator[Refusal]:
+    """From 0.3.0 on, what is built without continuous batching is served one by one."""
+    kind = model.architecture.type
+    if serving.batch_size > 1 and kind in version.static_batch_types:
+        yield Refusal(
+            key="batch_size",
+            value=serving.batch_size,
+            problem=f"cannot be served: {engine} {version.version} builds {kind} without continuous batching and then "
+            "refuses a batch above 1",
+            fix="use batch_size 1, or another engine",
+        )
 
 
 def decoder_export(version: str, serving: Serving) -> tuple[str, ...]:

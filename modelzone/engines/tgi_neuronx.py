@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from modelzone.engines.base import Compiler, EngineVersion
@@ -13,6 +13,7 @@ from modelzone.engines.optimum_neuron import (
     LAYOUT_CONFIG_FILE,
     LAYOUT_CONFIG_KEY,
     STATIC_BATCH_TYPES,
+    check_static_batch,
     decoder_export,
 )
 from modelzone.refusals import Refusal
@@ -93,8 +94,8 @@ class TgiNeuronx(EngineDefaults):
 
     def check(self, version: str, model: Model, serving: Serving) -> Iterator[Refusal]:
         """Variables that contradict the compiled shapes, and batches that the server refuses."""
-        if version not in _ONE and serving.batch_size > 1:
-            yield from _check_static_batch(self, version, model, serving)
+        if version not in _ONE:
+            yield from check_static_batch(self.name, self.versions[version], model, serving)
         if not (serving.environment or serving.options):
             return
         yield from check_secrets(serving)
@@ -115,18 +116,6 @@ class TgiNeuronx(EngineDefaults):
         """``optimum-cli export neuron``."""
         del model
         return decoder_export(self.versions[version].components["optimum-neuron"], serving)
-
-
-def _check_static_batch(engine: EngineDefaults, version: str, model: Model, serving: Serving) -> Iterator[Refusal]:
-    kind = model.architecture.type
-    if kind in engine.versions[version].static_batch_types:
-        yield Refusal(
-            key="batch_size",
-            value=serving.batch_size,
-            problem=f"cannot be served: {engine.name} {version} builds {kind} without continuous batching and then "
-            "refuses a batch above 1",
-            fix="use batch_size 1, or another engine",
-        )
 
 
 def _decided(version: str, serving: Serving) -> dict[str, Decided]:
@@ -177,11 +166,53 @@ def _check_fatal(version: str, serving: Serving) -> Iterator[Refusal]:
             f"TGI {version} refuses to start with both",
             fix="leave it out and change max_input_tokens",
         )
-    cores = environment.get("NEURON_RT_NUM_CORES")
-    if cores is not None and cores.strip().isdecimal() and int(cores) < serving.tensor_parallel_degree:
-        yield Refusal(
-            key="environment.NEURON_RT_NUM_CORES",
-            value=cores,
-            problem=f"gives the server fewer cores than tensor_parallel_degree {serving.tensor_parallel_degree}",
-            fix="leave it out",
-        )
+    yield from _check_total_tokens(version, serving)
+    yield from _check_cores(serving)
+
+
+def _check_total_tokens(version: str, serving: Serving) -> Iterator[Refusal]:
+    """The launcher or the router holds it against two others, which the compiled shapes decide."""
+    text = serving.environment.get("MAX_BATCH_TOTAL_TOKENS", "")
+    needed = {
+        "MAX_BATCH_PREFILL_TOKENS": serving.batch_size * serving.max_input_tokens,
+        "MAX_TOTAL_TOKENS": serving.sequence_length,
+    }
+    if not text.strip().isdecimal() or int(text) >= max(needed.values()):
+        return
+    above = [f"{name} {tokens}" for name, tokens in needed.items() if int(text) < tokens]
+    yield Refusal(
+        key="environment.MAX_BATCH_TOTAL_TOKENS",
+        value=text,
+        problem=f"stops TGI {version}: it is lower than {' and '.join(above)}, which follow from the plan",
+        fix=f"leave it out, or give at least {max(needed.values())}",
+    )
+
+
+def _check_cores(serving: Serving) -> Iterator[Refusal]:
+    for name, read in _CORES.items():
+        if name not in serving.environment:
+            continue
+        value = serving.environment[name]
+        try:
+            cores = read(value)
+        except ValueError:
+            problem = "stops the server, which cannot read it as a number of cores"
+        else:
+            if cores >= serving.tensor_parallel_degree:
+                continue
+            problem = f"gives the server {cores}, fewer cores than tensor_parallel_degree "
+            problem += str(serving.tensor_parallel_degree)
+        yield Refusal(key=f"environment.{name}", value=value, problem=problem, fix="leave it out")
+
+
+def _visible_cores(text: str) -> int:
+    """As optimum-neuron counts them: ``7-15`` is a range, and anything else one core, ``0,1`` too."""
+    if "-" not in text:
+        return 1
+    start, end = text.split("-")
+    return int(end) - int(start) + 1
+
+
+_CORES: Mapping[str, Callable[[str], int]] = MappingProxyType(
+    {"NEURON_RT_NUM_CORES": int, "NEURON_RT_VISIBLE_CORES": _visible_cores}
+)

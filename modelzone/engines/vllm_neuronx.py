@@ -8,7 +8,13 @@ from types import MappingProxyType
 from modelzone.engines.base import EngineVersion
 from modelzone.engines.defaults import MODEL_FOLDER, EngineDefaults
 from modelzone.engines.environment import Decided, check_decided, check_no_options, check_secrets
-from modelzone.engines.optimum_neuron import DECODER_TYPES, LAYOUT_CONFIG_FILE, STATIC_BATCH_TYPES, decoder_export
+from modelzone.engines.optimum_neuron import (
+    DECODER_TYPES,
+    LAYOUT_CONFIG_FILE,
+    STATIC_BATCH_TYPES,
+    check_static_batch,
+    decoder_export,
+)
 from modelzone.refusals import Refusal
 from modelzone.settings.model_profile import Model, Serving
 
@@ -70,14 +76,7 @@ class VllmNeuronx(EngineDefaults):
 
     def check(self, version: str, model: Model, serving: Serving) -> Iterator[Refusal]:
         """Variables that contradict the compiled shapes, or that this container does not read."""
-        if serving.batch_size > 1 and model.architecture.type in self.versions[version].static_batch_types:
-            yield Refusal(
-                key="batch_size",
-                value=serving.batch_size,
-                problem=f"cannot be served: {self.name} {version} builds {model.architecture.type} without continuous "
-                "batching",
-                fix="use batch_size 1, or another engine",
-            )
+        yield from check_static_batch(self.name, self.versions[version], model, serving)
         if not (serving.environment or serving.options):
             return
         yield from check_secrets(serving)

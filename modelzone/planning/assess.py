@@ -11,6 +11,7 @@ from modelzone.hardware import Instance, find_instance
 from modelzone.planning.assessment import Assessment
 from modelzone.planning.assumptions import assumption
 from modelzone.planning.checks import (
+    check_compile_at_start,
     check_compile_host,
     check_degree,
     check_engine,
@@ -23,7 +24,7 @@ from modelzone.planning.checks import (
     check_storage,
 )
 from modelzone.planning.compilation import CompileNeeds, compile_needs
-from modelzone.planning.limits import describe_limits
+from modelzone.planning.limits import describe_limits, fitting_degrees
 from modelzone.planning.memory import GIB, MemoryPlan, plan_memory, weight_bytes
 from modelzone.planning.sharding import shard
 from modelzone.planning.throughput import estimate_throughput
@@ -90,7 +91,7 @@ def _assess_on(
     price: float | None,
 ) -> Assessment:
     refusals = [
-        *check_degree(model, serving, instance),
+        *check_degree(model, serving, instance, fitting=lambda: fitting_degrees(model, serving, version, instance)),
         *check_shapes(model, serving),
         *check_formats(serving, engine, version, instance),
         *check_storage(model, serving, instance),
@@ -99,10 +100,12 @@ def _assess_on(
     ]
     memory = memory_of(model, serving, version, instance)
     if not any(refusal.key == "tensor_parallel_degree" for refusal in refusals) and not memory.fits:
-        refusals += check_memory(serving, memory, fix=describe_limits(model, serving, version, instance))
+        refusals += check_memory(serving, memory, fix=describe_limits(model, serving, version, instance, region=region))
     needs = _compile_needs(model, serving, engine, version, instance, region=region)
     if not refusals:
         refusals += check_compile_host(serving, needs)
+    if needs is None and instance.accelerator.kind == "neuron":
+        refusals += check_compile_at_start(model, serving, engine, version, instance)
     throughput = (
         None
         if refusals
@@ -110,7 +113,7 @@ def _assess_on(
             model.architecture,
             instance=instance,
             tensor_parallel_degree=serving.tensor_parallel_degree,
-            batch_size=serving.batch_size,
+            batch_size=max(1, memory.held_sequences(serving.batch_size)),
             sequence_length=serving.sequence_length,
             quantization=serving.quantization,
         )
@@ -169,11 +172,9 @@ def _notes(
             "throughput holds only when all requests of a batch come together"
         )
     if memory.fits and not memory.holds_full_batch:
-        kv = memory.bytes_of("KV cache") // serving.batch_size
-        held = (memory.available - memory.needed + memory.bytes_of("KV cache")) // kv
         yield (
-            f"the KV cache holds {held} sequences of {serving.sequence_length} tokens; of a batch of "
-            f"{serving.batch_size} full ones the others wait"
+            f"the KV cache holds {memory.held_sequences(serving.batch_size)} sequences of {serving.sequence_length} "
+            f"tokens; of a batch of {serving.batch_size} full ones the others wait"
         )
     if instance.accelerator.kind == "gpu":
         rule = assumption("both", "model_size_rule")
@@ -185,6 +186,13 @@ def _notes(
             f"GPU{'s' * (degree > 1)} ({rule.source})"
         )
     yield from _timeouts(model, serving)
+    if not instance.local_disk_bytes and serving.volume_size_gib is None:
+        yield (
+            "no volume_size_gib: the default volume has to hold the weights' "
+            f"{weight_bytes(architecture, serving.quantization) / GIB:.0f} GiB, and its size is NOT VERIFIED"
+        )
+    if version.compiler is not None:
+        yield "the container's batch size and token limits come from the artifact's manifest when it is deployed"
     if not version.deployable:
         yield "planned only: no stack deploys this engine version yet"
 

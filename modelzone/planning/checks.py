@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from modelzone.architectures import Clip
-from modelzone.engines import ENGINES, Engine, EngineVersion, image_account, image_uri, known_image, versions_serving
-from modelzone.errors import ModelzoneError
+from modelzone.engines import ENGINES, Engine, EngineVersion, image_regions, image_uri, versions_serving
 from modelzone.hardware import Instance, family, find_instance, instance_types
-from modelzone.planning.compilation import CompileNeeds
+from modelzone.planning.compilation import CompileNeeds, compile_memory
 from modelzone.planning.memory import GIB, MemoryPlan, weight_bytes
 from modelzone.planning.quantization import weight_format
 from modelzone.planning.sharding import possible_degrees
@@ -16,6 +15,7 @@ from modelzone.refusals import Refusal
 from modelzone.settings import Model, Serving
 
 __all__ = [
+    "check_compile_at_start",
     "check_compile_host",
     "check_degree",
     "check_engine",
@@ -31,6 +31,8 @@ __all__ = [
 
 _OTHER_PARTITIONS = ("cn-", "us-gov-", "us-iso", "eu-iso", "eusc-")
 _BF16_CAPABILITY = 8.0
+# Graphs, tokenizer and the file system's own blocks beside the weights.
+_VOLUME_FACTOR = 1.2
 
 
 def instances_of(engine: Engine, version: EngineVersion) -> tuple[str, ...]:
@@ -89,21 +91,28 @@ def check_instance(serving: Serving, engine: Engine, version: EngineVersion) -> 
     )
 
 
-def check_degree(model: Model, serving: Serving, instance: Instance) -> Iterable[Refusal]:
-    """The topology and the model's heads allow the degree."""
+def check_degree(
+    model: Model, serving: Serving, instance: Instance, *, fitting: Callable[[], tuple[int, ...]]
+) -> Iterable[Refusal]:
+    """The topology and the model's heads allow the degree; `fitting` are those with which the model also fits."""
     degree = serving.tensor_parallel_degree
     possible = possible_degrees(instance, model.architecture)
     if degree in possible:
         return
-    why = f"is not possible on {serving.instance_type}, which has {instance.devices} {instance.device_name}s"
+    devices = f"{instance.devices} {instance.device_name}{'s' * (instance.devices > 1)}"
+    why = f"is not possible on {serving.instance_type}, which has {devices}"
     if isinstance(model.architecture, Clip):
         why = "is not possible: CLIP towers are replicated over the devices, not sharded"
     elif degree in instance.tensor_parallel_degrees:
         a = model.architecture
         why = f"does not divide the model's {a.attention_heads} attention and {a.key_value_heads} key-value heads"
-    yield Refusal(
-        key="tensor_parallel_degree", value=degree, problem=why, fix=f"use one of: {', '.join(map(str, possible))}"
+    here = f"{', '.join(map(str, possible))} {'is' if len(possible) == 1 else 'are'} possible here"
+    fits = (
+        f"use {' or '.join(map(str, found))}"
+        if (found := fitting())
+        else "none of them fits: use a larger instance type"
     )
+    yield Refusal(key="tensor_parallel_degree", value=degree, problem=why, fix=f"{here}; {fits}")
 
 
 def check_shapes(model: Model, serving: Serving) -> Iterable[Refusal]:
@@ -171,12 +180,12 @@ def check_storage(model: Model, serving: Serving, instance: Instance) -> Iterabl
             problem=f"cannot be set: SageMaker refuses a volume size for {kind.name}",
             fix="leave it out",
         )
-    elif size is not None and size * GIB < weights:
+    elif size is not None and size < (least := int(weights / GIB * _VOLUME_FACTOR) + 1):
         yield Refusal(
             key="volume_size_gib",
             value=size,
             problem=f"is too small: the weights alone are {weights / GIB:.1f} GiB",
-            fix=f"use at least {int(weights / GIB * 1.2) + 1}",
+            fix=f"use at least {least}",
         )
     if 0 < instance.local_disk_bytes < weights:
         yield Refusal(
@@ -197,18 +206,24 @@ def check_image(serving: Serving, engine: Engine, region: str) -> Iterable[Refus
             fix="choose a commercial region: others have another account for the Lambda Web Adapter, or none",
         )
         return
-    try:
-        image_account(engine=engine.name, region=region)
-        image_uri(engine=engine.name, version=serving.engine_version, region=region)
-    except ModelzoneError as error:
-        yield Refusal(key="region", value=region, problem=str(error), fix="choose one of these regions")
-    if serving.image_uri is not None and not known_image(serving.image_uri):
+    published = image_regions(engine=engine.name, version=serving.engine_version)
+    if published and region not in published:
+        usable = [name for name in published if not name.startswith(_OTHER_PARTITIONS)]
+        yield Refusal(
+            key="region",
+            value=region,
+            problem=f"has no image of {engine.name} {serving.engine_version}",
+            fix=f"use one of: {', '.join(usable)}",
+        )
+        return
+    own = image_uri(engine=engine.name, version=serving.engine_version, region=region)
+    if serving.image_uri not in {None, own}:
         yield Refusal(
             key="image_uri",
             value=serving.image_uri,
-            problem="is not in the table of published images",
-            fix="use an image of the table modelzone/engines/data/images.json, or pass any other as the stack's "
-            "parameter ImageUri",
+            problem=f"is not the image of {engine.name} {serving.engine_version} in {region}, in which models are "
+            "compiled",
+            fix=f"leave it out (it is {own}), or pass another as the stack's parameter ImageUri",
         )
 
 
@@ -234,3 +249,22 @@ def check_compile_host(serving: Serving, needs: CompileNeeds | None) -> Iterable
             "GiB of host memory",
             fix="use another instance family",
         )
+
+
+def check_compile_at_start(
+    model: Model, serving: Serving, engine: Engine, version: EngineVersion, instance: Instance
+) -> Iterable[Refusal]:
+    """A Neuron engine that compiles nothing ahead of time compiles on the endpoint's own host, every time it starts."""
+    if isinstance(model.architecture, Clip):
+        return
+    needed = compile_memory(model.architecture)
+    if instance.memory_bytes >= needed:
+        return
+    enough = [name for name in instances_of(engine, version) if (i := find_instance(name)) and i.memory_bytes >= needed]
+    yield Refusal(
+        key="instance_type",
+        value=serving.instance_type,
+        problem=f"has {instance.memory_bytes / GIB:.0f} GiB of host memory; {engine.name} compiles when it starts, "
+        f"which takes {needed / GIB:.0f} GiB",
+        fix=f"use one of: {', '.join(enough)}" if enough else "use an engine that compiles ahead of time",
+    )

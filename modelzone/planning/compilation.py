@@ -10,7 +10,7 @@ from modelzone.planning.assumptions import assumption
 from modelzone.planning.memory import GIB, weight_bytes
 from modelzone.prices import instance_price
 
-__all__ = ["CompileNeeds", "compile_needs"]
+__all__ = ["CompileNeeds", "compile_memory", "compile_needs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,12 @@ class CompileNeeds:
     command: tuple[str, ...]
 
 
+def compile_memory(architecture: Decoder | Clip) -> int:
+    """Bytes of host memory that compiling takes."""
+    weights = weight_bytes(architecture) * assumption("compile", "host_memory_per_weight_byte").value
+    return int(weights + assumption("compile", "host_memory_bytes").value)
+
+
 def compile_needs(
     architecture: Decoder | Clip,
     *,
@@ -45,10 +51,7 @@ def compile_needs(
     The serving instance's own type is taken where its host memory suffices: it is known to have the devices.
     """
     weights = weight_bytes(architecture)
-    memory = int(
-        weights * assumption("compile", "host_memory_per_weight_byte").value
-        + assumption("compile", "host_memory_bytes").value
-    )
+    memory = compile_memory(architecture)
     disk = weights * assumption("compile", "disk_per_weight_byte").value + assumption("compile", "image_bytes").value
     disk_gib = int(disk / GIB) + 1
     return CompileNeeds(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelzone.errors import SettingsError
 from modelzone.planning.plan import DeploymentPlan, plan_deployment
-from modelzone.settings import Environment, apply_overrides, load_environment, load_profile
+from modelzone.settings import Environment, apply_overrides, load_environment, load_profile, shown_override
 
 __all__ = ["EnvironmentPlan", "plan_environment"]
 
@@ -35,9 +35,7 @@ def plan_environment(
     source = str(root / "environments" / f"{name}.yaml")
 
     def source_of(deployment: str) -> str:
-        given = [
-            f"-c deployment.{deployment}.{field}={value}" for field, value in overrides.get(deployment, {}).items()
-        ]
+        given = [shown_override(deployment, *pair) for pair in overrides.get(deployment, {}).items()]
         return " ".join([source, *given])
 
     plans = tuple(

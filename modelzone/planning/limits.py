@@ -75,7 +75,7 @@ def fitting_degrees(model: Model, serving: Serving, version: EngineVersion, inst
     )
 
 
-def describe_limits(model: Model, serving: Serving, version: EngineVersion, instance: Instance) -> str:
+def describe_limits(model: Model, serving: Serving, version: EngineVersion, instance: Instance, *, region: str) -> str:
     """What would fit: other instance types with their degrees, cheapest first, and smaller shapes on this one."""
     options = []
     engine = ENGINES[serving.engine]
@@ -84,10 +84,10 @@ def describe_limits(model: Model, serving: Serving, version: EngineVersion, inst
         other = find_instance(name)
         degrees = fitting_degrees(model, serving, version, other) if other else ()
         if other and degrees:
-            price = instance_price(name, region="us-east-1")
+            price = instance_price(name, region=region)
             rows.append((price.usd if price else float("inf"), name, degrees))
     for usd, name, degrees in sorted(rows)[:_SHOWN]:
-        shown = f" (${usd:.2f}/h in us-east-1)" if usd < float("inf") else ""
+        shown = f" (${usd:.2f}/h)" if usd < float("inf") else ""
         options.append(f"{name} with degree {', '.join(map(str, degrees))}{shown}")
     if not isinstance(model.architecture, Clip):
         batch = maximum_batch_size(model, serving, version, instance, limit=serving.batch_size)
@@ -95,14 +95,20 @@ def describe_limits(model: Model, serving: Serving, version: EngineVersion, inst
             options.append(f"batch size {batch} with this sequence length here")
         length = maximum_sequence_length(model, serving, version, instance)
         if length >= SEQUENCE_STEP:
-            options.append(f"sequence length {length} with this batch size here")
+            options.append(f"{_length(serving, length)} with this batch size here")
         elif serving.batch_size > 1 and (
             alone := maximum_sequence_length(model, serving, version, instance, batch_size=1)
         ):
-            options.append(f"sequence length {alone} with batch size 1 here")
+            options.append(f"{_length(serving, alone)} with batch size 1 here")
     if not options:
         return f"nothing that {serving.engine} {version.version} runs on holds the model: use another engine"
     return f"use {'; or '.join(options)}"
+
+
+def _length(serving: Serving, length: int) -> str:
+    """A sequence length, with the input's own bound where that has to come down too."""
+    lower = "" if length > serving.max_input_tokens else f" (and max_input_tokens {length // 2})"
+    return f"sequence length {length}{lower}"
 
 
 _SHOWN = 4

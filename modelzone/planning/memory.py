@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from modelzone.architectures import Clip, Decoder, count_parameters, kv_cache_bytes
+from modelzone.architectures import Clip, Decoder, count_parameters, kv_cache_bytes, kv_cache_bytes_per_token
 from modelzone.architectures.lora import lora_adapter_parameters
 from modelzone.hardware import Instance
 from modelzone.planning.assumptions import assumption
@@ -66,6 +66,13 @@ class MemoryPlan:
         """Whether a full batch of sequences of the full length is held at once."""
         return self.needed <= self.available
 
+    def held_sequences(self, batch_size: int) -> int:
+        """How many of a batch's sequences of the full length are held at once."""
+        cache = self.bytes_of("KV cache")
+        if self.holds_full_batch or not cache:
+            return batch_size
+        return max(0, (self.available - self.needed + cache) * batch_size // cache)
+
     def bytes_of(self, name: str) -> int:
         """One item by its name; 0 when it is not there."""
         return sum(item.bytes for item in self.items if item.name == name)
@@ -106,7 +113,7 @@ def plan_memory(
     items = [MemoryItem(name="weights", bytes=weights, source=weight_format(quantization).source)]
     one = 0
     if isinstance(architecture, Decoder):
-        one = _cache(architecture, tensor_parallel_degree, sequence_length)
+        one = _cache(architecture, kind, tensor_parallel_degree, sequence_length)
         items.append(
             MemoryItem(name="KV cache", bytes=one * batch_size, source="exact: keys and values in 16 bits, every layer")
         )
@@ -136,9 +143,12 @@ def _weights(architecture: Decoder | Clip, degree: int, quantization: str | None
     return int(linear * weight_format(quantization).bits / _BITS / degree + whole * _VALUE_BYTES) + 1
 
 
-def _cache(architecture: Decoder, degree: int, sequence_length: int) -> int:
+def _cache(architecture: Decoder, kind: Kind, degree: int, sequence_length: int) -> int:
     """Bytes of one sequence on one device."""
     held = kv_cache_bytes(architecture, sequence_length, bytes_per_value=_VALUE_BYTES)
+    if kind == "neuron":
+        # Compiled for the whole sequence in every layer, sliding window or not (optimum-neuron, kv_cache_manager).
+        held = kv_cache_bytes_per_token(architecture, bytes_per_value=_VALUE_BYTES) * sequence_length
     if architecture.latent_size:
         return held  # latent attention keeps one compressed vector, which every device holds whole
     return -(-held * shard(architecture, degree).key_value_heads // architecture.key_value_heads)

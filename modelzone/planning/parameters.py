@@ -35,8 +35,8 @@ class DeployParameter:
         What holds while it is empty.
     pattern
         What it takes beside an empty value: a regular expression without anchors, and `constraint` in words.
-    shapes_artifact
-        Whether the compiled artifact has to have been compiled with the same value.
+    beyond_plan
+        Whether it takes values that its field does not, which no plan can check.
     """
 
     name: str
@@ -45,7 +45,7 @@ class DeployParameter:
     description: str
     pattern: str
     constraint: str
-    shapes_artifact: bool = False
+    beyond_plan: bool = False
 
     def takes(self, value: str) -> bool:
         """Whether CloudFormation lets the value pass (it says nothing about other parameters)."""
@@ -110,6 +110,7 @@ def deploy_parameters(deployment: DeploymentPlan) -> tuple[DeployParameter, ...]
             description="Serving container",
             pattern=r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.[a-z0-9.-]+/[a-z0-9._-]+:[A-Za-z0-9._-]{1,128}",
             constraint="an image in ECR with a tag, <account>.dkr.ecr.<region>.<domain>/<repository>:<tag>",
+            beyond_plan=True,
         ),
         DeployParameter(
             name="ModelId",
@@ -118,7 +119,6 @@ def deploy_parameters(deployment: DeploymentPlan) -> tuple[DeployParameter, ...]
             description="Model on the Hugging Face Hub that was compiled",
             pattern="[A-Za-z0-9._-]{1,48}/[A-Za-z0-9._-]{1,48}",
             constraint="<organisation>/<model>",
-            shapes_artifact=True,
         ),
         DeployParameter(
             name="ModelRevision",
@@ -127,7 +127,6 @@ def deploy_parameters(deployment: DeploymentPlan) -> tuple[DeployParameter, ...]
             description="Commit of the model on the hub",
             pattern="[0-9a-f]{40}",
             constraint="a full commit id of 40 hexadecimal digits",
-            shapes_artifact=True,
         ),
         _choice(
             "InstanceType",
@@ -149,7 +148,6 @@ def deploy_parameters(deployment: DeploymentPlan) -> tuple[DeployParameter, ...]
             serving.batch_size,
             "Batch size that was compiled in",
             _BATCH,
-            shapes_artifact=True,
         ),
         _number(
             "SequenceLength",
@@ -157,7 +155,6 @@ def deploy_parameters(deployment: DeploymentPlan) -> tuple[DeployParameter, ...]
             serving.sequence_length,
             "Sequence length (prompt and answer) that was compiled in",
             (serving.max_input_tokens + 1, deployment.maximum_sequence_length),
-            shapes_artifact=True,
         ),
     )
 
@@ -168,8 +165,6 @@ def _number(
     planned: int,
     description: str,
     bounds: tuple[int, int],
-    *,
-    shapes_artifact: bool = False,
 ) -> DeployParameter:
     return DeployParameter(
         name=name,
@@ -178,7 +173,6 @@ def _number(
         description=description,
         pattern=integer_range_pattern(*bounds),
         constraint=f"a whole number from {bounds[0]} to {bounds[1]}",
-        shapes_artifact=shapes_artifact,
     )
 
 
@@ -193,6 +187,4 @@ def _choice(
         description=description,
         pattern="|".join(text.replace(".", r"\.") for text in texts),
         constraint=f"one with which the model fits: {', '.join(texts)}",
-        # The instance type's family is part of the artifact's key, its size is not; the degree is.
-        shapes_artifact=True,
     )

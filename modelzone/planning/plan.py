@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace as replace_dataclass
 
 from msgspec.structs import replace
 
@@ -15,7 +16,7 @@ from modelzone.planning.assess import assess
 from modelzone.planning.assessment import Assessment
 from modelzone.planning.checks import instances_of
 from modelzone.planning.limits import fitting_degrees, maximum_sequence_length
-from modelzone.planning.memory import MemoryPlan
+from modelzone.planning.memory import GIB, MemoryPlan
 from modelzone.settings import Environment, Model, ModelProfile, Serving, merge_serving
 
 __all__ = ["CompilePlan", "DeploymentPlan", "plan_deployment"]
@@ -35,6 +36,8 @@ class CompilePlan:
         Public SSM parameter that holds the AMI.
     root_volume_gib, min_free_gib
         Size of its disk, and what must be free when the job starts: weights, their export and the container image.
+    min_memory_gib
+        Host memory that must be there: the compiler is killed without a word where it is not.
     image_repository
         Name of the image's repository in the engine's registry.
     """
@@ -44,6 +47,7 @@ class CompilePlan:
     ami_parameter: str
     root_volume_gib: int
     min_free_gib: int
+    min_memory_gib: int
     image_uri: str
     image_repository: str
     export_command: tuple[str, ...]
@@ -115,7 +119,8 @@ class DeploymentPlan:
         return (
             f"Compile it: run the command in the output Start{self.camel_name} of stack "
             f"modelzone-{self.environment}-compile, then the one in its output Compile{self.camel_name}. They compile "
-            "what is planned: for other values edit the environment file and deploy CompileStack first."
+            "what is planned: for other values edit the environment file, then cdk deploy CompileStack "
+            f"-c environment={self.environment} first."
         )
 
     @property
@@ -153,9 +158,13 @@ def plan_deployment(environment: Environment, name: str, profile: ModelProfile, 
     prefix = f"deployments.{name}"
     serving = merge_serving(profile, environment.deployments[name], source=f"{source}: {prefix}")
     found = assess(profile.model, serving, region=environment.region)
-    for refusal in found.refusals:
+    if found.refusals:
+        first, *others = found.refusals
+        also = ", ".join(sorted({refusal.key for refusal in others} - {first.key}))
+        if also:
+            first = replace_dataclass(first, fix=f"{first.fix} (also refused: {also}; see modelzone plan)")
         # The region is the environment's own key, not the deployment's.
-        raise refusal.error(source=source, prefix="" if refusal.key == "region" else prefix)
+        raise first.error(source=source, prefix="" if first.key == "region" else prefix)
     endpoint_prefix = _endpoint_prefix(environment.name, name)
     if len(endpoint_prefix) > _ENDPOINT_PREFIX_CHARACTERS:
         raise SettingsError(
@@ -222,6 +231,7 @@ def _plan(environment: Environment, name: str, found: Assessment, *, source: str
             ami_parameter=version.compile_ami_parameters.get(instance.family, kind.compile_ami_parameter),
             root_volume_gib=needs.root_volume_gib,
             min_free_gib=needs.disk_gib,
+            min_memory_gib=needs.host_memory_bytes // GIB,
             image_uri=own_image,
             image_repository=own_image.split("/", 1)[1].rsplit(":", 1)[0],
             export_command=needs.command,

@@ -16,6 +16,7 @@ from modelzone.settings.loading import (
     load_profile,
     merge_serving,
     profile_names,
+    shown_override,
 )
 from modelzone.settings.model_profile import Adapters, Model, ModelProfile, Quantization, Scaling, Serving
 
@@ -39,4 +40,5 @@ __all__ = [
     "load_profile",
     "merge_serving",
     "profile_names",
+    "shown_override",
 ]

@@ -54,10 +54,13 @@ def _explain(model: type[S], data: object, message: str, *, source: str) -> Sett
     words = match["words"] if match else message
     path = _path(model, data, (match["path"] if match else None) or "$", message)
     if match and match["of_key"]:
+        entries = _value(data, path)
+        names = list(entries) if isinstance(entries, Mapping) else []
+        name = next((name for name in names if _only(model, data, path, name) == message), "")
         return SettingsError(
             source=source,
             key=".".join(path),
-            problem=f"a key is refused: {_lower(words)}",
+            problem=f"the key {name!r} is refused: {_lower(words)}",
             fix=_fix(model, path, words),
         )
     if field := _FIELD.fullmatch(words):

@@ -23,11 +23,14 @@ __all__ = [
     "load_profile",
     "merge_serving",
     "profile_names",
+    "shown_override",
 ]
 
 S = TypeVar("S", bound=msgspec.Struct)
 OVERRIDE_PREFIX = "deployment."
 _OVERRIDE_PARTS = 3
+# PyYAML lets some of what its own constructors raise through: a date that does not exist, a list as a key, deep nests.
+_UNREADABLE = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 # Mappings whose keys are merged one by one; everything else is replaced as a whole.
 _MERGED = ("scaling", "environment", "options")
 
@@ -52,7 +55,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         # A subclass of SafeLoader: it builds plain data only.
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise SettingsError(
             source=str(path), problem=f"is not valid YAML: {reason}", fix="correct the syntax"
@@ -147,7 +150,7 @@ def apply_overrides(environment: Environment, overrides: Mapping[str, Mapping[st
     """Return the environment with ``-c`` overrides in place, checked like the same values in the file."""
     deployments = dict(environment.deployments)
     for name, fields in overrides.items():
-        sources = {field: f"-c deployment.{name}.{field}={text}" for field, text in fields.items()}
+        sources = {field: shown_override(name, field, text) for field, text in fields.items()}
         if name not in deployments:
             raise SettingsError(
                 source=next(iter(sources.values()), name),
@@ -166,6 +169,11 @@ def apply_overrides(environment: Environment, overrides: Mapping[str, Mapping[st
                 source=" ".join(at_fault or sources.values()), key=error.key, problem=error.problem, fix=error.fix
             ) from None
     return msgspec.structs.replace(environment, deployments=deployments)
+
+
+def shown_override(deployment: str, field: str, text: str) -> str:
+    """An override as it was typed, for messages; values of variables are left out, because they may be secret."""
+    return f"-c deployment.{deployment}.{field}={'…' if field.startswith('environment.') else text}"
 
 
 def _set(data: dict[str, Any], field: str, text: str, *, source: str) -> None:
@@ -187,7 +195,7 @@ def _parse(text: str) -> object:
     """The value that the same text would have in a YAML file."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except _UNREADABLE:
         return text
 
 

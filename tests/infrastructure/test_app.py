@@ -127,7 +127,7 @@ _GPU = {"engine": "lmi-vllm", "engine_version": "0.38.0", "instance_type": "ml.g
     [
         (
             _override(tensor_parallel_degree="4"),
-            ["weights 21.75", "25.01 GiB of 16.00 GiB a NeuronCore", "ml.inf2.24xlarge with degree 8 ($7.79/h"],
+            ["weights 21.75", "27.19 GiB of 16.00 GiB a NeuronCore", "ml.inf2.24xlarge with degree 8 ($7.79/h"],
         ),
         (
             _override(profile="llama-2-70b-chat", instance_type="ml.inf2.48xlarge", tensor_parallel_degree="8"),
@@ -141,7 +141,10 @@ _GPU = {"engine": "lmi-vllm", "engine_version": "0.38.0", "instance_type": "ml.g
             _override(profile="mistral-7b-instruct", **_GPU, tensor_parallel_degree="4", volume_size_gib="100"),
             ["100 cannot be set: SageMaker refuses a volume size for g6", "leave it out"],
         ),
-        (_override(tensor_parallel_degree="12"), ["12 is not possible on ml.inf2.24xlarge", "1, 2, 4, 8"]),
+        (
+            _override(tensor_parallel_degree="12"),
+            ["12 is not possible on ml.inf2.24xlarge", "1, 2, 4, 8 are possible here; use 8"],
+        ),
         (
             _override(profile="mistral-7b-instruct", **_GPU, tensor_parallel_degree="12"),
             ["12 is not possible on ml.g6.12xlarge, which has 4 GPUs", "1, 2, 4"],
@@ -162,7 +165,7 @@ _GPU = {"engine": "lmi-vllm", "engine_version": "0.38.0", "instance_type": "ml.g
         ),
         ({"environment": "prd"}, ["prd", "did you mean prod?"]),
         ({"deployment.mixtral.batch_size": "0"}, ["batch_size", "0", "at least 1"]),
-        ({"deployment.mixtral.tensor_parallel_degree": "16"}, ["16", "1, 2, 4, 8"]),
+        ({"deployment.mixtral.tensor_parallel_degree": "16"}, ["16", "1, 2, 4, 8 are possible here; use 8"]),
         ({"deployment.mixtral.instance_typ": "x"}, ["instance_typ", "did you mean instance_type?"]),
         ({"deployment.mistral.batch_size": "1"}, ["no deployment 'mistral'", "mixtral"]),
         ({"deploymnet.mixtral.batch_size": "1"}, ["is not an override", "deployment.<name>"]),

@@ -195,7 +195,9 @@ COMPRESSED = {"config_groups": {"group_0": {"weights": {"type": "float", "num_bi
     ("settings", "name"),
     [
         ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, "awq"),
         ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": -1}, "gptq"),
         ({"quant_method": "fp8"}, "fp8"),
         ({"quant_method": "fbgemm_fp8"}, "fp8"),
         ({"quant_method": "eetq"}, "eetq"),
@@ -232,3 +234,17 @@ def test_other_quantisation_is_refused_by_name(settings: dict[str, Any]) -> None
     assert caught.value.key == "quantization_config.quant_method"
     assert repr(settings.get("quant_method")) in caught.value.problem
     assert "awq" in caught.value.fix
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("bits", 3), ("bits", 8), ("bits", "4"), ("bits", [4]), ("group_size", 32), ("group_size", 64)]
+)
+def test_grouped_weights_of_another_size_are_refused(method: str, key: str, value: Any) -> None:
+    """The planner counts 4 bits in groups of 128."""
+    settings = {"quant_method": method, "bits": 4, "group_size": 128, key: value}
+    with pytest.raises(SettingsError) as caught:
+        quantization_of({"quantization_config": settings}, source="m/config.json")
+    assert (caught.value.source, caught.value.key) == ("m/config.json", f"quantization_config.{key}")
+    assert f"is {value!r}: profiles know {method}" in caught.value.problem
+    assert caught.value.fix == "take a checkpoint in 4 bits with groups of 128"

@@ -107,7 +107,7 @@ def test_chat_template_in_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_profile_is_complete_and_holds_only_what_differs_from_llama(cached: Path) -> None:
-    made = profile_model(cached, gated=True)
+    made = profile_model(read_model(cached), gated=True)
     assert made["architecture"] == {
         "kind": "decoder", "type": "mixtral", "layers": 32, "hidden_size": 4096, "attention_heads": 32,
         "key_value_heads": 8, "intermediate_size": 14336, "vocabulary_size": 32000, "context_length": 32768,
@@ -119,7 +119,7 @@ def test_a_profile_is_complete_and_holds_only_what_differs_from_llama(cached: Pa
 
 
 def test_what_is_given_wins(cached: Path) -> None:
-    made = profile_model(cached, hub_id="a/b", revision=OTHER, license="mit", gated=False)
+    made = profile_model(read_model(cached), hub_id="a/b", revision=OTHER, license="mit", gated=False)
     assert (made["hub_id"], made["revision"], made["license"], made["gated"]) == ("a/b", OTHER, "mit", False)
 
 
@@ -133,10 +133,10 @@ def test_a_missing_fact_names_its_option(tmp_path: Path) -> None:
         ("gated", False, "--no-gated"),
     ):
         with pytest.raises(SettingsError) as caught:
-            profile_model(folder, **given)
+            profile_model(read_model(folder), **given)
         assert option in caught.value.fix
         given[key] = value
-    assert profile_model(folder, **given)["gated"] is False
+    assert profile_model(read_model(folder), **given)["gated"] is False
 
 
 def test_open_clip_config(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_open_clip_config(tmp_path: Path) -> None:
     vision = {"image_size": 224, "timm_model_name": "eva02_base_patch16_clip_224"}
     config = {"model_cfg": {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    made = profile_model(tmp_path, hub_id="a/b", revision=COMMIT, license="mit", gated=False)
+    made = profile_model(read_model(tmp_path), hub_id="a/b", revision=COMMIT, license="mit", gated=False)
     assert isinstance(msgspec.convert(made, Model).architecture, Clip)
 
 

@@ -48,6 +48,8 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> None:
         ("modelzone params dev mixtral scaling.max", ["scaling.max_instances="]),
         ("modelzone params dev mixtral batch", ["batch_size="]),
         ("modelzone instances --family inf", ["inf2"]),
+        ("modelzone instances --region eu-w", ["eu-west-1", "eu-west-2", "eu-west-3"]),
+        ("modelzone instances --region mars-1 --family inf", ["inf2"]),
         ("modelzone local chat --environment d", ["dev"]),
         ("modelzone plan x --tensor", ["--tensor-parallel-degree"]),
     ],

@@ -73,9 +73,12 @@ def test_a_wide_terminal_has_bold_titles() -> None:
     assert ESCAPE.sub("", shown).splitlines()[1] == f"weights  93,405,585,408  {LONG}"
 
 
-def test_no_color_and_dumb_terminals_get_no_colours() -> None:
-    assert "\x1b[3" not in on_a_terminal(160, NO_COLOR="1")
-    assert "\x1b" not in on_a_terminal(160, TERM="dumb")
+@pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_color_and_dumb_terminals_get_no_escape_sequences(variable: dict[str, str]) -> None:
+    shown = on_a_terminal(160, **variable)
+    assert "\x1b" not in shown
+    assert shown.startswith("NAME")
+    assert "93,405,585,408" in shown
 
 
 def test_a_narrower_terminal_wraps_text_and_never_numbers() -> None:

@@ -32,13 +32,13 @@ def document(*words: str) -> Any:
     return json.loads(answer.stdout)
 
 
-def pasted(*words: str) -> list[str]:
-    """What a shell makes of the printed command."""
+def pasted(*words: str) -> list[list[str]]:
+    """What a shell makes of the printed commands."""
     answer = run("dev", "mixtral", *words)
     assert answer.exit_code == ExitCode.DONE, answer.output
-    shell = f"cdk() {{ printf '%s\\0' cdk \"$@\"; }}; {answer.stdout}"
+    shell = f"cdk() {{ printf '%s\\0' cdk \"$@\"; printf '\\n'; }}; {answer.stdout}"
     seen = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=30, check=True)
-    return seen.stdout.split("\0")[:-1]
+    return [line.split("\0")[:-1] for line in seen.stdout.splitlines()]
 
 
 def parameters_of_the_stack() -> dict[str, Any]:
@@ -75,16 +75,19 @@ def test_the_stack_name_is_the_stacks() -> None:
 
 
 def test_what_the_stack_has_a_parameter_for() -> None:
-    assert pasted("scaling.max_instances=4", "health_check_timeout_seconds=3600") == [
+    (command,) = pasted("scaling.max_instances=4", "health_check_timeout_seconds=3600")
+    assert command == [
         *BEGIN,
         *("--parameters", f"{STACK}:MaxInstanceCount=4"),
         *("--parameters", f"{STACK}:HealthCheckTimeoutSeconds=3600"),
     ]
-    assert pasted("MaxInstanceCount=4")[-1] == f"{STACK}:MaxInstanceCount=4"
+    (command,) = pasted("MaxInstanceCount=4")
+    assert command[-1] == f"{STACK}:MaxInstanceCount=4"
 
 
 def test_everything_else_goes_with_the_context() -> None:
-    assert pasted('environment.GREETING=it\'s a "test" $HOME', "scaling.max_instances=3") == [
+    (command,) = pasted('environment.GREETING=it\'s a "test" $HOME', "scaling.max_instances=3")
+    assert command == [
         *BEGIN,
         *("-c", 'deployment.mixtral.environment.GREETING=it\'s a "test" $HOME'),
         *("--parameters", f"{STACK}:MaxInstanceCount=3"),
@@ -92,10 +95,11 @@ def test_everything_else_goes_with_the_context() -> None:
 
 
 def test_all_of_it_with_the_context() -> None:
-    assert pasted("--synth", "scaling.max_instances=4", "batch_size=2") == [
+    (command,) = pasted("--synth", "scaling.max_instances=4", "health_check_timeout_seconds=3600")
+    assert command == [
         *BEGIN,
         *("-c", "deployment.mixtral.scaling.max_instances=4"),
-        *("-c", "deployment.mixtral.batch_size=2"),
+        *("-c", "deployment.mixtral.health_check_timeout_seconds=3600"),
     ]
 
 
@@ -116,10 +120,92 @@ def test_the_model_itself_only_as_a_parameter() -> None:
     assert "edit the profile" in run("dev", "mixtral", "--synth", f"ModelRevision={revision}").stderr
 
 
-def test_what_has_to_be_compiled_is_said() -> None:
-    notes = document("batch_size=2")["notes"]
-    assert any("compiled with the same values" in note for note in notes)
-    assert not any("compiled" in note for note in document("scaling.max_instances=3")["notes"])
+def notes(*words: str) -> str:
+    return "\n".join(document(*words)["notes"])
+
+
+@pytest.mark.parametrize("synth", [[], ["--synth"]])
+def test_what_has_to_be_compiled_is_compiled_first_with_the_same_values(synth: list[str]) -> None:
+    words = ["instance_type=ml.inf2.48xlarge", "tensor_parallel_degree=24", "scaling.max_instances=3"]
+    context = [word for each in words for word in ("-c", f"deployment.mixtral.{each}")]
+    first, second = pasted(*words, *synth)
+    assert first == ["cdk", "deploy", "CompileStack", "-c", "environment=dev", *context]
+    assert second[:3] == ["cdk", "deploy", "InferentiaMixtralStack"]
+    overrides = {"mixtral": dict(word.split("=") for word in words)}
+    (plan,) = plan_environment(ROOT, "dev", overrides=overrides).deployments
+    said = notes(*words, *synth)
+    assert plan.artifact_prefix in said
+    assert "outputs StartMixtral and CompileMixtral" in said
+    assert document(*words, *synth)["compile_command"] == first
+
+
+def test_what_changes_no_artifact_needs_no_compilation() -> None:
+    for words in (["scaling.max_instances=3"], ["max_input_tokens=100"], ["instance_type=ml.inf2.48xlarge"]):
+        assert document(*words)["compile_command"] is None
+        assert len(pasted(*words)) == 1
+        assert "artifact" not in notes(*words)
+
+
+def test_another_model_is_compiled_once_the_profile_names_it() -> None:
+    said = notes("ModelId=org/model")
+    assert "compiled/org--model/" in said
+    assert "change model.hub_id in the profile before" in said
+    assert "in the profile" not in notes("batch_size=2")
+
+
+def test_without_a_way_to_the_hub_no_command_compiles() -> None:
+    found = json.loads(run("prod", "mixtral", "batch_size=2", "--json").stdout)
+    assert found["compile_command"] is None
+    assert "egress: none" in found["notes"][0]
+
+
+def test_a_deployed_endpoint_keeps_its_instance_type() -> None:
+    for words in (["InstanceType=ml.inf2.48xlarge"], ["InstanceType="], ["--synth", "instance_type=ml.inf2.48xlarge"]):
+        assert "a deployed endpoint keeps its instance type" in notes(*words)
+    assert "instance type" not in notes("scaling.max_instances=3")
+
+
+def test_a_parameter_is_reset_by_an_empty_value() -> None:
+    (command,) = pasted("MaxInstanceCount=", "ModelId=", "BatchSize=")
+    assert command == [
+        *BEGIN,
+        *(
+            word
+            for name in ("MaxInstanceCount", "ModelId", "BatchSize")
+            for word in ("--parameters", f"{STACK}:{name}=")
+        ),
+    ]
+    assert document("MaxInstanceCount=")["notes"] == []
+    # The plan holds again for what is reset, beside what is given.
+    assert document("MinInstanceCount=2", "MaxInstanceCount=")["parameters"] == {
+        "MinInstanceCount": "2",
+        "MaxInstanceCount": "",
+    }
+    assert run("dev", "mixtral", "MinInstanceCount=3", "MaxInstanceCount=").exit_code == ExitCode.REFUSED
+    answer = run("dev", "mixtral", "--synth", "BatchSize=")
+    assert answer.exit_code == ExitCode.REFUSED
+    assert "leave out --synth" in answer.stderr
+
+
+def test_an_earlier_parameter_hides_what_goes_with_the_context() -> None:
+    said = notes("--synth", "batch_size=2", "scaling.max_instances=3", "environment.A=b")
+    assert "wins over -c; to reset: modelzone params dev mixtral MaxInstanceCount= BatchSize=" in said
+    assert "wins over" not in notes("environment.A=b", "batch_size=2")
+    assert "stays until it is reset: modelzone params dev mixtral BatchSize=" in notes(
+        "environment.A=b", "batch_size=2"
+    )
+
+
+@pytest.mark.parametrize("name", ["ImageUri", "image_uri"])
+def test_an_image_of_ones_own_is_a_parameter(name: str) -> None:
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/own-tgi:1"
+    assert document(f"{name}={image}", "scaling.max_instances=3")["parameters"] == {
+        "MaxInstanceCount": "3",
+        "ImageUri": image,
+    }
+    synth = run("dev", "mixtral", "--synth", f"{name}={image}")
+    assert synth.exit_code == ExitCode.REFUSED
+    assert "the stack's parameter ImageUri" in synth.stderr
 
 
 @pytest.mark.parametrize(
@@ -134,6 +220,8 @@ def test_what_has_to_be_compiled_is_said() -> None:
         (["dev", "mixtral", "=2"], 2, "'=2' is not FIELD=VALUE"),
         (["dev", "mixtral", "batch_size=1", "batch_size=2"], 2, "batch_size is given twice"),
         (["dev", "mixtral", "batch_size=1", "BatchSize=2"], 2, "BatchSize and batch_size are the same"),
+        (["dev", "mixtral", "ImageUri=", "image_uri=x"], 2, "image_uri and ImageUri are the same"),
+        (["dev", "mixtral", "ImageUri=latest"], 1, "ImageUri=latest is refused: it must be an image in ECR"),
         (["dev", "mixtral", "environment.A=b\nc"], 2, "control characters"),
         (["dev", "mixtral"], 2, "Missing argument"),
     ],

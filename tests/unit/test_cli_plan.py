@@ -117,10 +117,15 @@ def test_a_shorter_sequence_has_a_shorter_prompt() -> None:
     assert (serving["sequence_length"], serving["max_input_tokens"]) == (512, 256)
 
 
-def test_an_unknown_region_is_said_and_not_guessed() -> None:
-    answer = run(MIXTRAL, "--region", "mars-north-1")
+def test_one_device_is_one() -> None:
+    shown = run(MIXTRAL, "--instance", "g5.xlarge", "--engine", "lorax").stdout
+    assert "(1 x A10G, 1 GPU) in" in shown
+
+
+def test_a_region_without_images_is_said_and_not_guessed() -> None:
+    answer = run(MIXTRAL, "--region", "us-iso-west-1")
     assert answer.exit_code == ExitCode.REFUSED
-    assert "mars-north-1" in answer.stdout
+    assert "us-iso-west-1" in answer.stdout
 
 
 @pytest.mark.parametrize("by", ["tokens", "hour"])

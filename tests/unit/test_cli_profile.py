@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
@@ -15,7 +15,7 @@ from modelzone.cli.app import app
 from modelzone.cli.exits import ExitCode
 from modelzone.cli.profile_file import profile_name
 from modelzone.errors import ModelzoneError
-from modelzone.settings import load_profile
+from modelzone.settings import Model, load_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -104,6 +104,41 @@ def test_a_dry_run_writes_nothing(project: Path, config: Path) -> None:
     assert sorted(project.rglob("*")) == before
 
 
+def test_a_dry_run_says_that_the_file_exists(project: Path, config: Path) -> None:
+    words = [config, *GIVEN, "--name", "mixtral-8x7b-instruct", "--dry-run"]
+    answer = add(project, *words)
+    assert answer.exit_code == ExitCode.DONE
+    assert f"{project / 'models' / 'mixtral-8x7b-instruct.yaml'} exists" in answer.stderr
+    assert "exists" not in add(project, *words, "--force").stderr
+    assert "exists" not in add(project, config, *GIVEN, "--dry-run").stderr
+
+
+def test_the_chat_template_is_written_or_its_absence_said(project: Path, config: Path) -> None:
+    told = add(project, config, *GIVEN, "--dry-run").stderr
+    assert "no chat template is set: the gateway completes text only" in told
+    (config.parent / "chat_template.jinja").write_text("{{ messages }}")
+    assert "the model's own is not read" in add(project, config, *GIVEN, "--dry-run").stderr
+    names = get_args(get_args(get_type_hints(Model)["chat_template"])[0])
+    assert all(name in CliRunner().invoke(app, ["profile", "add", "--help"]).stdout for name in names)
+    answer = add(project, config, *GIVEN, "--chat-template", names[0])
+    assert "chat template" not in answer.stderr
+    assert load_profile(project, "my-llama-7b").model.chat_template == names[0]
+
+
+def test_the_files_are_read_once(project: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    read_text = Path.read_text
+
+    def counted(self: Path, *words: Any, **options: Any) -> str:
+        read.append(self.name)
+        return read_text(self, *words, **options)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    assert add(project, snapshot, "--dry-run").exit_code == ExitCode.DONE
+    assert read.count("config.json") == 1
+    assert read.count("README.md") == 1
+
+
 def test_nothing_is_overwritten_without_force(project: Path, config: Path) -> None:
     file = project / "models" / "mixtral-8x7b-instruct.yaml"
     before = file.read_text()
@@ -148,6 +183,7 @@ def test_a_config_that_cannot_be_read(project: Path, config: Path, content: str,
         (["--name", "Not A Name"], "name"),
         (["--revision", "main"], "revision"),
         (["--hub-id", "nothing"], "hub_id"),
+        (["--chat-template", "chatml"], "chat_template"),
         (["--engine", "nothing"], "--engine nothing: does not exist"),
         (["--batch-size", "-1"], "--batch-size -1"),
         (["--instance", "ml.inf2.xlarge", "--sequence-length", "4096", "--batch-size", "64"], "nothing that this"),
@@ -193,3 +229,21 @@ def test_a_plan_of_a_file_needs_no_project(config: Path, tmp_path: Path, monkeyp
     assert found["model"]["parameters"] == 6_738_415_616
     assert found["serving"]["engine"] == "tgi-neuronx"
     assert found["fits"] is True
+
+
+def test_a_folder_here_needs_no_dot(config: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = config.parent
+    monkeypatch.chdir(folder.parent)
+    outside = CliRunner().invoke(app, ["plan", folder.name, "--engine", "tgi-neuronx", "--json"])
+    assert outside.exit_code == ExitCode.DONE, outside.output
+    assert json.loads(outside.stdout)["model"]["type"] == "llama"
+
+
+def test_a_profile_is_meant_before_a_folder_of_its_name(
+    config: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(config.parent, project / "mixtral-8x7b-instruct")
+    monkeypatch.chdir(project)
+    for text, kind in (("mixtral-8x7b-instruct", "mixtral"), ("./mixtral-8x7b-instruct", "llama")):
+        answer = CliRunner().invoke(app, ["plan", text, "--json"])
+        assert json.loads(answer.stdout)["model"]["type"] == kind

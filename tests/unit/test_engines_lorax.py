@@ -37,10 +37,37 @@ def test_it_runs_on_ec2() -> None:
 def test_launch() -> None:
     assert launch(adapters={"count": 5}, quantization="bitsandbytes-4bit", options={"trust_remote_code": True}) == (
         "--json-output", "--trust-remote-code", "--model-id", "{model}", "--source", "hub", "--port", "80",
-        "--num-shard", "1", "--dtype", "float16", "--max-input-length", "3072", "--max-total-tokens", "4096",
+        "--num-shard", "1", "--max-input-length", "3072", "--max-total-tokens", "4096",
         "--adapter-memory-fraction", "0.1", "--cuda-memory-fraction", "1.0", "--quantize", "bitsandbytes-nf4",
         "--max-active-adapters", "5",
     )  # fmt: skip
+
+
+def test_dtype_is_said_without_quantisation_only() -> None:
+    """The server refuses to start with both."""
+    plain = launch(dtype="bf16")
+    assert plain[plain.index("--dtype") + 1] == "bfloat16"
+    assert "--quantize" not in plain
+    for quantization in LORAX.versions["0.12.1"].quantizations:
+        assert "--dtype" not in launch(quantization=quantization)
+        (refusal,) = check(quantization=quantization, dtype="bf16")
+        assert (refusal.key, refusal.value, refusal.fix) == ("dtype", "bf16", "use fp16")
+        assert quantization in refusal.problem
+        assert check(quantization=quantization) == []
+    assert check(dtype="bf16") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"quantization": "awq", "options": {"dtype": "float16"}}, "--quantize awq, which the plan writes"),
+        ({"options": {"quantize": "awq"}}, "--dtype float16, which the plan writes"),
+    ],
+)
+def test_options_bring_in_neither_beside_the_other(changes: dict[str, Any], says: str) -> None:
+    (refusal,) = check(**changes)
+    assert says in refusal.problem
+    assert "the server refuses both" in refusal.problem
 
 
 @pytest.mark.parametrize("quantization", [None, *sorted(LORAX.versions["0.12.1"].quantizations)])
@@ -93,6 +120,8 @@ def test_options_that_repeat_the_plan_or_add_to_it_are_fine() -> None:
 def test_variables_of_the_launcher(name: str, says: str) -> None:
     (refusal,) = check(environment={name: "2"})
     assert says in refusal.problem
+    (refusal,) = check(environment={"QUANTIZE": "awq"})
+    assert refusal.fix == "leave it out"
     assert check(environment={"PREDIBASE_MODEL_BUCKET": "adapters", "RUST_LOG": "info"}) == []
 
 

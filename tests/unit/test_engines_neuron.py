@@ -44,7 +44,14 @@ def test_tgi_finds_the_model_by_the_variable_of_its_version(version: str, variab
         ("HF_MODEL_ID", "mistralai/Mixtral-8x7B-v0.1", "/opt/ml/model"),
         ("MODEL_ID", "other/model", "/opt/ml/model"),
         ("MAX_INPUT_LENGTH", "3072", "refuses to start with both"),
-        ("NEURON_RT_NUM_CORES", "2", "fewer cores than tensor_parallel_degree 8"),
+        ("MAX_BATCH_TOTAL_TOKENS", "4095", "lower than MAX_BATCH_PREFILL_TOKENS 12288 and MAX_TOTAL_TOKENS 4096"),
+        ("MAX_BATCH_TOTAL_TOKENS", "12287", "lower than MAX_BATCH_PREFILL_TOKENS 12288, which"),
+        ("NEURON_RT_NUM_CORES", "2", "gives the server 2, fewer cores than tensor_parallel_degree 8"),
+        ("NEURON_RT_NUM_CORES", "all", "cannot read it"),
+        ("NEURON_RT_VISIBLE_CORES", "4-7", "gives the server 4, fewer cores than tensor_parallel_degree 8"),
+        ("NEURON_RT_VISIBLE_CORES", "8", "gives the server 1, fewer cores"),
+        ("NEURON_RT_VISIBLE_CORES", "0,1,2,3,4,5,6,7", "gives the server 1, fewer cores"),
+        ("NEURON_RT_VISIBLE_CORES", "0-3,4-7", "cannot read it"),
         ("PORT", "80", "SageMaker, which asks port 8080"),
     ],
 )
@@ -57,7 +64,16 @@ def test_tgi_variables_that_contradict_the_plan(version: str, name: str, value: 
 
 def test_tgi_variables_that_repeat_the_plan_are_fine() -> None:
     same = {"MAX_BATCH_SIZE": "4", "MAX_TOTAL_TOKENS": "4096", "MAX_INPUT_TOKENS": "3072", "HF_NUM_CORES": "8"}
-    assert check("tgi-neuronx", "0.0.25", environment={**same, "NEURON_RT_NUM_CORES": "24"}) == []
+    enough = {"NEURON_RT_NUM_CORES": "24", "NEURON_RT_VISIBLE_CORES": "0-7", "MAX_BATCH_TOTAL_TOKENS": "12288"}
+    assert check("tgi-neuronx", "0.0.25", environment={**same, **enough}) == []
+
+
+def test_a_total_of_tokens_below_the_sequence_length_only() -> None:
+    given: dict[str, Any] = {"batch_size": 1, "environment": {"MAX_BATCH_TOTAL_TOKENS": "4000"}}
+    (refusal,) = check("tgi-neuronx", "0.0.25", **given)
+    assert (refusal.key, refusal.value) == ("environment.MAX_BATCH_TOTAL_TOKENS", "4000")
+    assert "lower than MAX_TOTAL_TOKENS 4096, which" in refusal.problem
+    assert refusal.fix.endswith("at least 4096")
 
 
 def test_the_messages_api_would_turn_text_away_at_tgi_2_only() -> None:
@@ -79,7 +95,10 @@ def test_options_belong_to_other_engines() -> None:
 def test_mixtral_is_served_one_by_one_where_batches_are_refused(engine: str, version: str) -> None:
     (refusal,) = check(engine, version, "mixtral")
     assert (refusal.key, refusal.value) == ("batch_size", 4)
-    assert "without continuous batching" in refusal.problem
+    assert refusal.problem == (
+        f"cannot be served: {engine} {version} builds mixtral without continuous batching and then refuses a batch "
+        "above 1"
+    )
     assert check(engine, version, "mixtral", batch_size=1) == []
     assert check(engine, version, "llama") == []
 

@@ -56,11 +56,11 @@ def test_the_articles_deployment() -> None:
         ("instance_type", "ml.inf2.2xlarge", "use one of: ml.inf2.xlarge"),
         ("instance_type", "inf2.24xlarge", "did you mean ml.inf2.24xlarge?"),
         ("tensor_parallel_degree", "16", "is not possible on ml.inf2.24xlarge, which has 12 NeuronCores"),
-        ("tensor_parallel_degree", "4", "25.01 GiB of 16.00 GiB a NeuronCore"),
+        ("tensor_parallel_degree", "4", "27.19 GiB of 16.00 GiB a NeuronCore"),
         ("instance_type", "ml.inf2.xlarge", "is not possible on ml.inf2.xlarge"),
         ("sequence_length", "40000", "use at most 32768"),
         ("batch_size", "256", ""),
-        ("image_uri", "example.com/image:1", "is not in the table of published images"),
+        ("image_uri", "example.com/image:1", "is not the image of tgi-neuronx 0.0.25 in us-east-1"),
     ],
 )
 def test_what_cannot_run_is_refused_at_synth(field: str, value: str, says: str) -> None:
@@ -84,7 +84,7 @@ def test_a_misfit_names_what_would_fit() -> None:
 def test_a_region_without_the_image_is_refused() -> None:
     environment = replace(load_environment(ROOT, "dev"), region="xx-nowhere-1")
     profile = load_profile(ROOT, "mixtral-8x7b-instruct")
-    with pytest.raises(SettingsError, match="no image in region xx-nowhere-1"):
+    with pytest.raises(SettingsError, match="'xx-nowhere-1' has no image of tgi-neuronx"):
         plan_deployment(environment, "mixtral", profile, source="dev.yaml")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from modelzone.architectures import Decoder, count_parameters
 from modelzone.hardware import Instance, find_instance
@@ -47,7 +48,7 @@ def instance(name: str) -> Instance:
 @pytest.mark.parametrize(
     ("model", "fitting"),
     [
-        # Degrees that fit 16 GiB cores, as published for these models; at 4,096 positions.
+        # Degrees up to 8 are those that the reference names for 16 GiB cores; 24 only has the memory. 4,096 positions.
         (MIXTRAL, (8, 24)),
         (MISTRAL_7B, (2, 4, 8, 24)),
         (LLAMA_3_8B, (2, 4, 8, 24)),
@@ -167,3 +168,34 @@ def test_a_degree_that_would_multiply_the_kv_cache_is_not_offered() -> None:
     grouped = decoder("llama", 40, 5120, 40, 10, 17920, 32064)
     assert possible_degrees(instance("inf2.48xlarge"), grouped) == (1, 2)
     assert possible_degrees(instance("inf2.48xlarge"), LLAMA_2_7B) == (1, 2, 4, 8, 24)
+
+
+@pytest.mark.parametrize("model", [MISTRAL_7B, LLAMA_2_7B, LLAMA_3_8B])
+def test_a_model_of_7b_does_not_fit_one_core_however_short_its_sequences(model: Decoder) -> None:
+    plan = plan_memory(
+        model, instance=instance("inf2.xlarge"), tensor_parallel_degree=1, batch_size=1, sequence_length=64
+    )
+    assert not plan.fits
+
+
+def test_on_neuron_a_sliding_window_saves_nothing() -> None:
+    """The cache is compiled for the whole sequence in every layer; GPU servers keep the window only."""
+    windowed = replace(MISTRAL_7B, sliding_window=4096)
+    caches = {
+        name: plan_memory(
+            windowed, instance=instance(name), tensor_parallel_degree=2, batch_size=1, sequence_length=32768
+        ).bytes_of("KV cache")
+        for name in ("inf2.8xlarge", "g6.12xlarge")
+    }
+    assert caches == {"inf2.8xlarge": 131_072 * 32768 // 2, "g6.12xlarge": 131_072 * 4096 // 2}
+
+
+def test_only_the_sequences_that_are_held_count() -> None:
+    plan = plan_memory(
+        MISTRAL_7B, instance=instance("g6.2xlarge"), tensor_parallel_degree=1, batch_size=64, sequence_length=8192
+    )
+    held = plan.held_sequences(64)
+    assert 0 < held < 64
+    one = plan.bytes_of("KV cache") // 64
+    free = plan.available - (plan.needed - plan.bytes_of("KV cache"))
+    assert held * one <= free < (held + 1) * one

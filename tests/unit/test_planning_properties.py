@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelzone.architectures import Decoder
+from modelzone.architectures import Decoder, kv_cache_bytes
 from modelzone.hardware import Instance, find_instance, instance_types
 from modelzone.planning import MemoryPlan, assess, plan_memory, search
+from modelzone.planning.memory import weight_bytes
 from modelzone.planning.quantization import FORMATS
 from modelzone.planning.sharding import possible_degrees
-from modelzone.settings import Model, Serving
+from modelzone.settings import Adapters, Model, Serving
 
 INSTANCES = [instance for name in instance_types() if (instance := find_instance(name))]
 QUANTIZATIONS = [None, *FORMATS]
@@ -34,6 +35,7 @@ def decoders(draw: st.DrawFn) -> Decoder:
         experts=experts,
         experts_per_token=draw(st.integers(1, experts)),
         tied_embeddings=draw(st.booleans()),
+        sliding_window=draw(st.sampled_from([None, None, 512, 4096])),
     )
 
 
@@ -41,9 +43,16 @@ shapes = st.tuples(st.integers(1, 64), st.integers(64, 32_768))
 instances = st.sampled_from(INSTANCES)
 
 
-def memory(model: Decoder, instance: Instance, degree: int, batch: int, length: int) -> MemoryPlan:
+def memory(
+    model: Decoder, instance: Instance, degree: int, batch: int, length: int, adapters: Adapters | None = None
+) -> MemoryPlan:
     return plan_memory(
-        model, instance=instance, tensor_parallel_degree=degree, batch_size=batch, sequence_length=length
+        model,
+        instance=instance,
+        tensor_parallel_degree=degree,
+        batch_size=batch,
+        sequence_length=length,
+        adapters=adapters,
     )
 
 
@@ -52,7 +61,8 @@ def test_more_tensor_parallelism_never_raises_memory_for_each_device(
     model: Decoder, instance: Instance, shape: tuple[int, int]
 ) -> None:
     degrees = possible_degrees(instance, model)
-    needed = [memory(model, instance, degree, *shape).needed for degree in degrees]
+    adapters = Adapters(count=3, rank=64)
+    needed = [memory(model, instance, degree, *shape, adapters=adapters).needed for degree in degrees]
     assert needed == sorted(needed, reverse=True), (degrees, needed)
 
 
@@ -117,6 +127,15 @@ def test_the_search_never_returns_what_the_planner_refuses(
         assert again.memory is not None
         assert again.memory.fits
         assert found.serving.sequence_length == length
+        # Apart from what the planner says of itself: the plain sum is within what the devices have.
+        assert found.instance is not None
+        held = weight_bytes(architecture, quantization)
+        cache = kv_cache_bytes(architecture, length)
+        degree = found.serving.tensor_parallel_degree
+        assert held + cache <= degree * found.instance.device_memory_bytes
+        assert degree <= found.instance.devices
+        assert found.version is not None
+        assert architecture.type in found.version.model_types
 
 
 @pytest.mark.parametrize("name", [instance.name for instance in INSTANCES])

@@ -229,7 +229,7 @@ def test_variables_and_options_are_merged_one_by_one(project: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("environment", {"A-B": "1"}, "a key is refused"),
+        ("environment", {"B": "1", "A-B": "1"}, "the key 'A-B' is refused"),
         ("environment", {"A": 1}, "must be text in quotes"),
         ("quantization", "awk", "'awq'"),
         ("adapters", {"count": 0}, "at least 1"),

@@ -84,7 +84,9 @@ def _deployment(plan: DeploymentPlan, *, compare: bool, adapters: int | None) ->
     if compare:
         row["alternatives"] = _alternatives(plan)
     if adapters is not None:
-        row["adapters"] = asdict(adapter_cost(adapters, plan.serving.instance_type, region=plan.region))
+        cost = asdict(adapter_cost(adapters, plan.serving.instance_type, region=plan.region))
+        supported = found.version is not None and found.version.supports_adapters
+        row["adapters"] = {**cost, "engine_loads_adapters": supported}
     return row
 
 
@@ -148,6 +150,8 @@ def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
     if many := row.get("adapters"):
         shared, apart = usd(many["usd_per_month_shared"]), usd(many["usd_per_month_apart"])
         text = f"{shared} a month on one host, {apart} on a host each: {many['saved']:.0%} saved"
+        if not many["engine_loads_adapters"]:
+            text += "; this deployment's engine loads none (modelzone engines)"
         facts.append((f"{many['adapters']} adapters", text))
     return facts
 
@@ -155,7 +159,8 @@ def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
 def _compile_run(run: dict[str, Any]) -> str:
     host = run["instance_type"] or "no host large enough"
     hours = f"{run['hours_low']:g} to {run['hours_high']:g} h"
-    return f"{usd(run['usd_low'])} to {usd(run['usd_high'])} on {host}, {hours} ({run['basis']})"
+    unpriced = f"; no price known: {', '.join(run['unpriced'])}" if run["unpriced"] else ""
+    return f"{usd(run['usd_low'])} to {usd(run['usd_high'])} on {host}, {hours} ({run['basis']}){unpriced}"
 
 
 def _alternative(other: dict[str, Any]) -> str:

@@ -47,8 +47,8 @@ def log(
 ) -> None:
     """Recognise known failures in the output of containers, compilations, SageMaker and CloudFormation.
 
-    Prints the likely cause first, with its remedy. The exit status is 1 when a failure is recognised and 0 when none
-    is; the latter does not say that there is none.
+    Prints the likely cause first, with its remedy. The exit status is 1 when a failure is recognised, or when part of
+    the log could not be read, and else 0; that does not say that there is none.
     """
     from modelzone.doctor.log import diagnose_file  # noqa: PLC0415
 
@@ -58,7 +58,8 @@ def log(
         write_json(_plain(diagnosis.as_dict()))
     else:
         _show(diagnosis)
-    if failures:
+    # What was not read may hold the failure: that is no clean log.
+    if failures or diagnosis.unread:
         raise typer.Exit(ExitCode.REFUSED)
 
 
@@ -115,6 +116,9 @@ def preflight(
     """
     if local and (profile or endpoint_url):
         raise typer.BadParameter("--local names the endpoint and its credentials: leave out the other options")
+    if endpoint_url and not _is_url(endpoint_url):
+        raise typer.BadParameter(f"--endpoint-url {endpoint_url!r} is not like http://127.0.0.1:5000")
+    from modelzone.doctor.preflight import bootstrap_qualifier  # noqa: PLC0415
     from modelzone.doctor.preflight import preflight as check  # noqa: PLC0415
     from modelzone.planning import plan_environment  # noqa: PLC0415
 
@@ -122,7 +126,8 @@ def preflight(
     plan = plan_environment(root, environment, overrides=context_overrides(overrides))
     region = plan.environment.region
     clients = _local_clients(root, region) if local else _clients(region, profile=profile, endpoint_url=endpoint_url)
-    checks = check(plan, clients)
+    named: dict[str, Any] = {"profile": profile, "qualifier": bootstrap_qualifier(root)}
+    checks = check(plan, clients, **{name: value for name, value in named.items() if value})
     failed = any(each.status == "fail" for each in checks)
     if as_json:
         rows = [_plain(_row(each)) for each in checks]
@@ -133,17 +138,24 @@ def preflight(
         raise typer.Exit(ExitCode.REFUSED)
 
 
-def _clients(region: str, *, profile: str | None, endpoint_url: str | None) -> Clients:
-    import os  # noqa: PLC0415
+def _is_url(text: str) -> bool:
+    from urllib.parse import urlsplit  # noqa: PLC0415
 
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _clients(region: str, *, profile: str | None, endpoint_url: str | None) -> Clients:
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
     from modelzone.doctor.preflight import aws_clients  # noqa: PLC0415
 
-    if profile is not None:
-        os.environ["AWS_PROFILE"] = profile
+    given = {"profile": profile, "endpoint_url": endpoint_url}
     try:
-        return aws_clients(region, **({"endpoint_url": endpoint_url} if endpoint_url else {}))
+        return aws_clients(region, **{name: value for name, value in given.items() if value})
     except BotoCoreError as error:
         raise ModelzoneError(str(error)) from None
 

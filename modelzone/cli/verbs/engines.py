@@ -70,7 +70,6 @@ def _version(version: EngineVersion) -> dict[str, Any]:
         "compiler": version.compiler.tool if version.compiler else None,
         "components": dict(version.components),
         "deployable": version.deployable,
-        "continuous_batching": version.continuous_batching,
         "supports_adapters": version.supports_adapters,
         "limits": list(version.limits),
         "sources": list(version.sources),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelzone.cli.formats import gib, usd
-from modelzone.cli.options import DEFAULT_REGION, JsonOption, RegionOption, examples
+from modelzone.cli.options import JsonOption, RegionOption, examples
 from modelzone.cli.output import write_json, write_table
+from modelzone.cli.regions import DEFAULT_REGION
 from modelzone.errors import ModelzoneError
 
 if TYPE_CHECKING:

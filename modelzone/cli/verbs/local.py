@@ -31,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
         help="Deploy to an AWS emulator on this machine.",
+        epilog=examples("modelzone local up", "modelzone local chat 'What is Modelzone?'", "modelzone local down"),
         rich_markup_mode=None,
     )
     for action, lines in (

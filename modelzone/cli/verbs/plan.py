@@ -7,13 +7,26 @@ from typing import Annotated
 import typer
 
 from modelzone.cli.candidates import Wishes, alternatives, choose
-from modelzone.cli.completion import complete_engine, complete_engine_version, complete_instance, complete_model
+from modelzone.cli.completion import complete_model
 from modelzone.cli.exits import ExitCode
 from modelzone.cli.model_source import NamedModel, named_model
-from modelzone.cli.options import DEFAULT_REGION, JsonOption, RegionOption, examples
+from modelzone.cli.options import (
+    BatchSizeOption,
+    DegreeOption,
+    DtypeOption,
+    EngineOption,
+    EngineVersionOption,
+    InstanceOption,
+    JsonOption,
+    QuantizationOption,
+    RegionOption,
+    SequenceLengthOption,
+    examples,
+)
 from modelzone.cli.output import write_json
 from modelzone.cli.plan_document import plan_document, search_document
 from modelzone.cli.plan_text import show_plan, show_search
+from modelzone.cli.regions import DEFAULT_REGION
 
 _EXAMPLES = examples(
     "modelzone plan mixtral-8x7b-instruct",
@@ -41,30 +54,14 @@ def plan(
         ),
     ],
     *,
-    engine: Annotated[
-        str | None, typer.Option("--engine", metavar="NAME", autocompletion=complete_engine, help="See: engines.")
-    ] = None,
-    engine_version: Annotated[
-        str | None,
-        typer.Option("--engine-version", metavar="VERSION", autocompletion=complete_engine_version),
-    ] = None,
-    instance: Annotated[
-        str | None,
-        typer.Option("--instance", metavar="TYPE", autocompletion=complete_instance, help="See: instances."),
-    ] = None,
-    tensor_parallel_degree: Annotated[
-        int | None, typer.Option("--tensor-parallel-degree", metavar="N", help="Devices that share the model.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", metavar="N", help="Sequences that are decoded together.")
-    ] = None,
-    sequence_length: Annotated[
-        int | None, typer.Option("--sequence-length", metavar="N", help="Prompt and answer together, in tokens.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", metavar="fp16|bf16")] = None,
-    quantization: Annotated[
-        str | None, typer.Option("--quantization", metavar="METHOD", help="Format of the weights: awq, fp8, …")
-    ] = None,
+    engine: EngineOption = None,
+    engine_version: EngineVersionOption = None,
+    instance: InstanceOption = None,
+    tensor_parallel_degree: DegreeOption = None,
+    batch_size: BatchSizeOption = None,
+    sequence_length: SequenceLengthOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     region: RegionOption = DEFAULT_REGION,
     search: Annotated[
         bool, typer.Option("--search", help="Rank every engine, instance type and degree that fits.")

@@ -18,7 +18,12 @@ _REFRESH = examples("modelzone prices refresh", "modelzone prices refresh --regi
 
 def add_to(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(no_args_is_help=True, help="Show and refresh the price tables.", rich_markup_mode=None)
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Show and refresh the price tables.",
+        epilog=examples("modelzone prices show", "modelzone prices refresh --region eu-west-1"),
+        rich_markup_mode=None,
+    )
     group.command("show", epilog=_SHOW)(show)
     group.command("refresh", epilog=_REFRESH)(refresh)
     app.add_typer(group, name="prices")

@@ -8,15 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelzone.cli.candidates import Wishes, candidates
-from modelzone.cli.completion import complete_engine, complete_engine_version, complete_instance
-from modelzone.cli.model_source import NamedModel, named_model
-from modelzone.cli.options import DEFAULT_REGION, JsonOption, RegionOption, examples
+from modelzone.cli.model_source import NamedModel, unprofiled_model
+from modelzone.cli.options import (
+    BatchSizeOption,
+    DegreeOption,
+    DtypeOption,
+    EngineOption,
+    EngineVersionOption,
+    InstanceOption,
+    JsonOption,
+    QuantizationOption,
+    RegionOption,
+    SequenceLengthOption,
+    examples,
+)
 from modelzone.cli.output import note, write_json
 from modelzone.cli.profile_file import profile_name, profile_text, read_back, write_profile
 from modelzone.cli.project import project_root
+from modelzone.cli.regions import DEFAULT_REGION
 from modelzone.errors import ModelzoneError
 
 if TYPE_CHECKING:
+    from modelzone.architectures.snapshot import ModelFacts
     from modelzone.planning import Assessment
     from modelzone.settings.model_profile import ModelProfile
 
@@ -29,7 +42,7 @@ _EXAMPLES = examples(
 
 def add_to(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(no_args_is_help=True, help="Make model profiles.", rich_markup_mode=None)
+    group = typer.Typer(no_args_is_help=True, help="Make model profiles.", epilog=_EXAMPLES, rich_markup_mode=None)
     group.callback()(_group)
     group.command("add", epilog=_EXAMPLES)(add)
     app.add_typer(group, name="profile")
@@ -56,19 +69,23 @@ def add(
     gated: Annotated[
         bool | None, typer.Option("--gated/--no-gated", help="Whether the hub asks for consent before a download.")
     ] = None,
-    description: Annotated[str | None, typer.Option("--description", metavar="TEXT")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", autocompletion=complete_engine)] = None,
-    engine_version: Annotated[
-        str | None, typer.Option("--engine-version", metavar="VERSION", autocompletion=complete_engine_version)
+    chat_template: Annotated[
+        str | None,
+        typer.Option(
+            "--chat-template", metavar="NAME", help="How the gateway writes chats for the model: mistral-instruct."
+        ),
     ] = None,
-    instance: Annotated[
-        str | None, typer.Option("--instance", metavar="TYPE", autocompletion=complete_instance)
+    description: Annotated[
+        str | None, typer.Option("--description", metavar="TEXT", help="One line for people. Default: type and size.")
     ] = None,
-    tensor_parallel_degree: Annotated[int | None, typer.Option("--tensor-parallel-degree", metavar="N")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N")] = None,
-    sequence_length: Annotated[int | None, typer.Option("--sequence-length", metavar="N")] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", metavar="fp16|bf16", help="Default: the config's.")] = None,
-    quantization: Annotated[str | None, typer.Option("--quantization", metavar="METHOD")] = None,
+    engine: EngineOption = None,
+    engine_version: EngineVersionOption = None,
+    instance: InstanceOption = None,
+    tensor_parallel_degree: DegreeOption = None,
+    batch_size: BatchSizeOption = None,
+    sequence_length: SequenceLengthOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     region: RegionOption = DEFAULT_REGION,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile of this name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile, write nothing.")] = False,
@@ -91,19 +108,23 @@ def add(
     )
     from modelzone.architectures.snapshot import profile_model, read_model  # noqa: PLC0415
 
-    facts = profile_model(path, hub_id=hub_id, revision=revision, license=licence, gated=gated)
-    # By its file: a folder may be called like a profile.
-    named = named_model(context, str(read_model(path).source))
+    facts = read_model(path)
+    model = profile_model(facts, hub_id=hub_id, revision=revision, license=licence, gated=gated)
+    model["chat_template"] = chat_template
+    named = unprofiled_model(str(facts.source), facts)
     found = _best(named, wishes, region=region)
-    profile = _profile(named, found, facts, name=name or profile_name(facts["hub_id"]), description=description)
+    profile = _profile(named, found, model, name=name or profile_name(model["hub_id"]), description=description)
     text = profile_text(
         profile, comment=f"Made by: modelzone profile add. Served by the cheapest that fits in {region}."
     )
     read_back(profile, text)
     target = root / "models" / f"{profile.name}.yaml"
+    notes = [*found.notes, *_chat_notes(profile, facts)]
+    if dry_run and target.exists() and not force:
+        notes.append(f"{target} exists: without --dry-run this takes another --name, or --force to replace it")
     if not dry_run:
         write_profile(target, text, force=force)
-    _report(profile, text, target, found, written=not dry_run, as_json=as_json)
+    _report(profile, text, target, found, notes, written=not dry_run, as_json=as_json)
 
 
 def _best(named: NamedModel, wishes: Wishes, *, region: str) -> Assessment:
@@ -119,7 +140,7 @@ def _best(named: NamedModel, wishes: Wishes, *, region: str) -> Assessment:
 
 
 def _profile(
-    named: NamedModel, found: Assessment, facts: dict[str, Any], *, name: str, description: str | None
+    named: NamedModel, found: Assessment, model: dict[str, Any], *, name: str, description: str | None
 ) -> ModelProfile:
     from msgspec import to_builtins  # noqa: PLC0415
 
@@ -132,19 +153,32 @@ def _profile(
     size = parameters(parameter_count(architecture))
     data = {
         "name": name,
-        "description": description or f"{facts['hub_id']}, a {architecture.type} model of {size} parameters",
-        "model": facts,
+        "description": description or f"{model['hub_id']}, a {architecture.type} model of {size} parameters",
+        "model": model,
         "serving": to_builtins(found.serving),
     }
     return validate(ModelProfile, data, source="profile add")
 
 
-def _report(profile: ModelProfile, text: str, target: Path, found: Assessment, *, written: bool, as_json: bool) -> None:
+def _chat_notes(profile: ModelProfile, facts: ModelFacts) -> list[str]:
+    if profile.model.chat_template is not None:
+        return []
+    unread = " (the model's own is not read: the gateway has templates of its own)" if facts.has_chat_template else ""
+    return [f"no chat template is set{unread}: the gateway completes text only (--chat-template, model.chat_template)"]
+
+
+def _report(
+    profile: ModelProfile,
+    text: str,
+    target: Path,
+    found: Assessment,
+    notes: list[str],
+    *,
+    written: bool,
+    as_json: bool,
+) -> None:
     from modelzone.cli.output import write  # noqa: PLC0415
 
-    notes = list(found.notes)
-    if profile.model.chat_template is None:
-        notes.append("no chat template is set: the gateway completes text only (model.chat_template)")
     if as_json:
         from msgspec import to_builtins  # noqa: PLC0415
 
