@@ -1,7 +1,7 @@
 """Megabytes per second of ``modelzone doctor log``: ``python benchmarks/doctor_log.py [--megabytes N]``.
 
-Three logs are made: the healthy servers' of the tests, repeated; the same with one failure in a hundred lines; and one
-in which every line is a failure, the worst there is.
+Four logs are made: the healthy servers' of the tests, repeated; the same with one failure in a hundred lines; one in
+which every line is a failure; and a single line that begins a message over and over and never ends it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from modelzone.doctor.log import diagnose_file
 
 LOGS = Path(__file__).resolve().parents[1] / "tests" / "unit" / "doctor_logs"
 FAILURE = b"torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 21.99 GiB\n"
+HALF = b"VolumeSizeInGB 1 supported "
 
 
 def write(path: Path, lines: list[bytes], size: int) -> None:
@@ -52,6 +53,7 @@ def main() -> None:
             ("healthy", healthy, size),
             ("one line in a hundred fails", some, size // 4),
             ("every line fails", [FAILURE], size // 100),
+            ("half a message, on one line", [HALF], size // 100),
         ):
             write(path, lines, wanted)
             started = time.perf_counter()

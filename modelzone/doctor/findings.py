@@ -6,9 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from modelzone.doctor.masking import mask
-from modelzone.doctor.signatures import Level, Signature
+from modelzone.doctor.signatures import Level, Place, Signature
 
 __all__ = ["Finding", "Sighting", "findings_of"]
+
+# Where a failure can show that happened in a place: a container that dies fails its endpoint, and that its stack.
+_LEADS_TO: Mapping[Place, tuple[Place, ...]] = {
+    "container": ("container", "sagemaker", "cloudformation"),
+    "compile": ("compile",),
+    "sagemaker": ("sagemaker", "cloudformation"),
+    "cloudformation": ("cloudformation",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +30,7 @@ class Finding:
     count, first_line, last_line
         How often it stands there, and on which lines.
     explained_by
-        The finding that this one follows from, if it is a consequence.
+        The finding that this one follows from, if it is a consequence and only one cause is there.
     settings
         Keys of the deployment that the remedy changes.
     """
@@ -69,9 +77,15 @@ def _explained_by(sighting: Sighting, seen: Iterable[Sighting]) -> str | None:
     others = [other for other in seen if other is not sighting]
     named = [other for other in others if other.signature.id in sighting.signature.explained_by]
     if not named and sighting.signature.level == "consequence":
-        named = [other for other in others if other.signature.level == "cause"]
+        named = [other for other in others if other.signature.level == "cause" and _leads_to(other, sighting)]
+        # Of several nobody knows which one it was: they all come first, and none is blamed.
+        named = named if len(named) == 1 else []
     # Events are often printed newest first, so a cause further down counts too.
     return named[0].signature.id if named else None
+
+
+def _leads_to(cause: Sighting, consequence: Sighting) -> bool:
+    return any(set(_LEADS_TO[place]) & set(consequence.signature.applies_to) for place in cause.signature.applies_to)
 
 
 def _rank(level: Level, *, explained: bool) -> int:

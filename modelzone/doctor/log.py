@@ -14,7 +14,7 @@ from modelzone.doctor.masking import mask
 from modelzone.doctor.prefilter import Text, texts_by_keyword
 from modelzone.doctor.reading import ReadingError, blocks_of_lines, blocks_of_stream
 from modelzone.doctor.signatures import Signature
-from modelzone.doctor.windows import AHEAD, BEHIND, Window, window
+from modelzone.doctor.windows import AHEAD, BEHIND, Window, end_of_line, window
 from modelzone.errors import ModelzoneError
 
 __all__ = ["NEXT_STEPS", "Diagnosis", "Finding", "diagnose", "diagnose_file", "diagnose_stream"]
@@ -72,9 +72,11 @@ def diagnose_file(path: str | Path) -> Diagnosis:
     Raises
     ------
     ModelzoneError
-        It cannot be opened.
+        It cannot be opened, or standard input is closed.
     """
     if str(path) == "-":
+        if sys.stdin is None:
+            raise ModelzoneError("standard input is closed\n  fix: pipe a log into the command, or name a log file")
         return diagnose_stream(sys.stdin.buffer)
     try:
         with Path(path).open("rb") as stream:
@@ -145,18 +147,16 @@ class _Scan:
         index = 0
         while index < len(hits):
             at = hits[index][0]
-            around: Window | None = None
-            texts: list[Text] = []
-            while index < len(hits) and hits[index][0] < (around.line_end if around else at + 1):
-                found = groups[hits[index][1]].near(buffer, hits[index][0])
-                if found and around is None:
-                    around = window(buffer, at)
-                texts += found
+            line_end = end_of_line(buffer, at)
+            on_line: dict[int, list[int]] = {}
+            while index < len(hits) and hits[index][0] < line_end:
+                on_line.setdefault(hits[index][1], []).append(hits[index][0])
                 index += 1
-            if around is not None:
+            texts = [text for group, places in on_line.items() for text in groups[group].near(buffer, places)]
+            if texts:
                 self._newlines += buffer.count(b"\n", counted, at)
                 counted = at
-                self._compare(around, texts)
+                self._compare(window(buffer, at), texts)
         self._newlines += buffer.count(b"\n", counted, end)
 
     def _hits(self, end: int) -> Iterator[tuple[int, int]]:
@@ -174,8 +174,10 @@ class _Scan:
             known = best.get(text.signature.id)
             if match is not None and (known is None or len(match.groupdict()) > len(known[1].groupdict())):
                 best[text.signature.id] = (text.signature, match)
+        line = around.text[around.start : around.end]
         for signature, match in best.values():
-            self._note(signature, match, around)
+            if not any(text in line for text in signature.unless):
+                self._note(signature, match, around)
 
     def _note(self, signature: Signature, match: re.Match[str], around: Window) -> None:
         line = self._newlines + 1
@@ -192,6 +194,8 @@ class _Scan:
 
 def _match_on_line(text: Text, around: Window) -> re.Match[str] | None:
     """The first match whose keyword stands on the line: a message over several lines counts once."""
+    if not all(word in around.text for word in text.words):
+        return None
     for match in text.pattern.expression.finditer(around.text):
         at = match.start() + max(0, match[0].find(text.keyword))
         if at >= around.end:

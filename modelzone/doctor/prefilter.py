@@ -7,6 +7,7 @@ with the whole text. One regular expression with all texts would enter at every 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,7 +25,11 @@ _KEYWORDS = (
     "rcibly killed",
     " of memory",
     "larger than the",
-    "already exported",
+    " already e",
+    "OOMKilled",
+    "manifest",
+    " code 137",
+    "ended with ",
     "nrt_init",
     "account-level",
     "Python ",
@@ -50,6 +55,8 @@ _KEYWORDS = (
     "ated ",
 )
 _LONGEST = 20
+# A line that repeats a keyword more often is compared with all its texts: that costs less than looking around each hit.
+_MANY_HITS = 16
 # Quotes and backslashes are escaped inside JSON, and what is not ASCII may be, too.
 _ESCAPED = re.compile(r"[\"'\\]|[^ -~]")
 
@@ -62,6 +69,8 @@ class Text:
     ----------
     word, offset
         Another word of the text, and where it stands from the keyword on: rules out nearly all false hits.
+    words
+        What must stand around a hit, too, for each piece of the text: cheaper than its expression.
     """
 
     signature: Signature
@@ -69,6 +78,7 @@ class Text:
     keyword: str
     word: bytes
     offset: int
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,12 @@ class KeywordTexts:
     keyword: bytes
     texts: tuple[Text, ...]
 
-    def near(self, buffer: bytes, at: int) -> list[Text]:
-        """Those that may stand around a hit."""
-        return [text for text in self.texts if buffer.startswith(text.word, max(0, at + text.offset))]
+    def near(self, buffer: bytes, hits: Sequence[int]) -> Iterable[Text]:
+        """Those that may stand around the hits on a line, each once."""
+        if len(hits) > _MANY_HITS:
+            return self.texts
+        near = [text for at in hits for text in self.texts if buffer.startswith(text.word, max(0, at + text.offset))]
+        return {id(text): text for text in near}.values()
 
 
 @cache
@@ -102,4 +115,6 @@ def looked_for(signature: Signature, compiled: Pattern) -> Text:
         ((word, run) for word in _KEYWORDS for run in runs if word in run), (longest[:_LONGEST], longest)
     )
     word = max(run.split(), key=len)
-    return Text(signature, compiled, keyword, word.encode("ascii"), run.index(word) - run.index(keyword))
+    offset = run.index(word) - run.index(keyword)
+    words = tuple(max(piece.split(), key=len) for piece in compiled.pieces if piece.strip())
+    return Text(signature, compiled, keyword, word.encode("ascii"), offset, words)

@@ -8,30 +8,49 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from modelzone.doctor.checks import KINDS, Check, Clients, Context, Kind, Opener, Outcome, outcome_of_error
+from modelzone.doctor.checks import (
+    DEFAULT_QUALIFIER,
+    KINDS,
+    Check,
+    Clients,
+    Context,
+    Kind,
+    Opener,
+    Outcome,
+    outcome_of_error,
+)
+from modelzone.doctor.checks.account import bootstrap_qualifier
+from modelzone.doctor.masking import mask
 
 if TYPE_CHECKING:
     from modelzone.planning import EnvironmentPlan
 
-__all__ = ["Check", "Clients", "aws_clients", "permissions_markdown", "preflight"]
+__all__ = ["Check", "Clients", "aws_clients", "bootstrap_qualifier", "permissions_markdown", "preflight"]
 
 
-def aws_clients(region: str, **client_options: Any) -> Clients:
+def aws_clients(region: str, *, profile: str | None = None, **client_options: Any) -> Clients:
     """Clients of the account that one is signed in to, or of an emulator (``endpoint_url``, AWS_ENDPOINT_URL).
 
-    They give up sooner than boto3's own: a preflight is to answer in seconds.
+    They give up sooner than boto3's own: a preflight is to answer in seconds. A profile that is named holds, unlike
+    AWS_PROFILE, before keys in the environment.
     """
     import boto3  # noqa: PLC0415 - takes longer than everything else here
     from botocore.config import Config  # noqa: PLC0415
 
     config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 4})
     # Any service by name: the stubs' overloads take literals only.
-    create: Any = boto3.session.Session(region_name=region).client
+    create: Any = boto3.session.Session(region_name=region, profile_name=profile).client
     return lambda service: create(service, config=config, **client_options)
 
 
 def preflight(
-    plan: EnvironmentPlan, clients: Clients, *, opener: Opener | None = None, seconds: float | None = None
+    plan: EnvironmentPlan,
+    clients: Clients,
+    *,
+    opener: Opener | None = None,
+    seconds: float | None = None,
+    profile: str | None = None,
+    qualifier: str | None = None,
 ) -> list[Check]:
     """Make all checks of an environment at once and return their results in a fixed order.
 
@@ -45,8 +64,18 @@ def preflight(
         Sends the requests to the model hub.
     seconds
         How long any one check may take; without it each has a limit of its own.
+    profile
+        AWS profile of the clients, for the commands in remedies.
+    qualifier
+        Of the CDK's bootstrap (`bootstrap_qualifier`), where it is not the CDK's own.
     """
-    context = Context(plan=plan, clients=clients, opener=opener or _open)
+    context = Context(
+        plan=plan,
+        clients=clients,
+        opener=opener or _open,
+        profile=profile,
+        qualifier=qualifier or DEFAULT_QUALIFIER,
+    )
     runs = [_Run(kind, item, context) for kind in KINDS for item in kind.items(plan)]
     for run in runs:
         run.start()
@@ -89,16 +118,18 @@ class _Run(threading.Thread):
             emulated = self._context.emulated()
         except Exception:
             emulated = False
-        return outcome_of_error(error, permissions=self.kind.permissions, emulated=emulated)
+        return outcome_of_error(error, permissions=self.kind.permissions, emulated=emulated, needed=self.kind.needed)
 
     def result(self) -> Check:
         """What was found until now."""
-        outcome = self._outcome or Outcome("warn", "no answer in time", "try again")
+        silent = Outcome("fail" if self.kind.needed else "warn", "no answer in time", "try again")
+        outcome = self._outcome or silent
         return Check(
             id=self.kind.id,
             title=self.kind.title(self._item),
             status=outcome.status,
-            detail=outcome.detail,
+            # Exceptions repeat what was sent, and services what they were given.
+            detail=mask(outcome.detail),
             remedy=outcome.remedy,
         )
 

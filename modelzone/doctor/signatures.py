@@ -14,19 +14,19 @@ from msgspec import Meta
 from modelzone.resources import read_data
 from modelzone.schema import Settings
 
-__all__ = ["Level", "Pattern", "Signature", "pattern", "signatures", "signatures_markdown"]
+__all__ = ["Level", "Pattern", "Place", "Signature", "pattern", "signatures", "signatures_markdown"]
 
 Level = Literal["cause", "request", "consequence", "note"]
 Place = Literal["container", "compile", "sagemaker", "cloudformation"]
 
-# What "…" may stand for: text on the same line or a few lines on.
-_GAP = r"[\s\S]{0,1500}?"
+# What "…" may stand for, with the spaces around it: nothing, or text on the same line or a few lines on.
+_GAP = r"[\s\S]{0,500}?"
 _VALUES = {
     "number": r"\d+(?:[.,]\d+)*",
     "word": r"[^\s\"'`,;()<>\\]{0,300}[^\s\"'`,;()<>\\.:]",
     "phrase": r"[^\n]{1,200}?",
 }
-_PARTS = re.compile(r"…|\{(\w+):(number|word|phrase)\}")
+_PARTS = re.compile(r"\s*…\s*|\{(\w+):(number|word|phrase)\}")
 # Values that follow from those in the message, for the remedy.
 _DERIVED: Mapping[str, Callable[[Mapping[str, str]], str]] = {
     "room": lambda found: str(max(0, int(found["limit"]) - int(found["inputs"]))),
@@ -54,6 +54,7 @@ class Signature(Settings, frozen=True):
     level: Level = "cause"
     remedy_with: str | None = None
     short: str | None = None
+    unless: tuple[str, ...] = ()
     explained_by: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
 
@@ -113,7 +114,7 @@ def signatures_markdown() -> str:
 
 
 def _code(text: str) -> str:
-    shown = _PARTS.sub(lambda part: f"<{part[1]}>" if part[1] else "…", text)
+    shown = _PARTS.sub(lambda part: f"<{part[1]}>" if part[1] else part[0], text)
     fence = "``" if "`" in shown else "`"
     pad = " " if "`" in shown else ""
     return _cell(f"{fence}{pad}{shown}{pad}{fence}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["AHEAD", "BEHIND", "Window", "window"]
+__all__ = ["AHEAD", "BEHIND", "Window", "end_of_line", "window"]
 
 # A message and its continuation are looked for within this many bytes and lines.
 BEHIND = 4096
@@ -27,14 +27,18 @@ class Window(NamedTuple):
     text: str
     start: int
     end: int
-    line_end: int
+
+
+def end_of_line(buffer: bytes, at: int) -> int:
+    """Where the line ends that an offset is on, or the part of it that is taken at once."""
+    newline = buffer.find(b"\n", at, at + _LINE_PART)
+    return newline if newline >= 0 else min(len(buffer), at + _LINE_PART)
 
 
 def window(buffer: bytes, at: int) -> Window:
-    """The surroundings of an offset. ``line_end`` is where the line (or the part of it that was taken) ends."""
+    """The surroundings of an offset."""
     line_start = max(buffer.rfind(b"\n", max(0, at - _LINE_PART), at) + 1, at - _LINE_PART, 0)
-    newline = buffer.find(b"\n", at, at + _LINE_PART)
-    line_end = newline if newline >= 0 else min(len(buffer), at + _LINE_PART)
+    line_end = end_of_line(buffer, at)
     first = line_start
     for _ in range(_LINES_BEFORE):
         if first <= 0 or line_start - first >= BEHIND:
@@ -50,7 +54,7 @@ def window(buffer: bytes, at: int) -> Window:
     before, line, after = (
         _conform(buffer[start:end]) for start, end in ((first, line_start), (line_start, line_end), (line_end, last))
     )
-    return Window(before + line + after, len(before), len(before) + len(line), line_end)
+    return Window(before + line + after, len(before), len(before) + len(line))
 
 
 def _conform(raw: bytes) -> str:

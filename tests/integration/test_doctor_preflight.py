@@ -76,6 +76,7 @@ def test_before_anything_is_deployed(emulator: RunningEmulator) -> None:
     assert statuses(checks) == {
         "account": "ok",
         "bootstrap": "fail",
+        "stacks": "ok",
         "endpoint-quota": "skipped",
         "compile-quota": "skipped",
         "zones": "skipped",
@@ -154,4 +155,11 @@ def test_an_existing_vpc(emulator: RunningEmulator, tmp_path: Path) -> None:
     assert checks["account"].detail == f"signed in to account {ACCOUNT}, the environment belongs to 444455556666"
     assert checks["vpc"].status == "ok"
     assert checks["subnets"].detail == f"{second} is in us-east-1c, not us-east-1b"
-    assert checks["route-tables"].detail == f"{table} is not the route table of {second}"
+    assert checks["route-tables"].detail.startswith(f"{second} uses rtb-")
+    assert checks["route-tables"].detail.endswith(f", not {table}")
+    assert checks["vpc-endpoints"].status == "ok"
+    ec2.create_vpc_endpoint(
+        VpcId=vpc, ServiceName="com.amazonaws.us-east-1.kms", VpcEndpointType="Interface", PrivateDnsEnabled=True
+    )
+    again = check(emulator, root=tmp_path, environment="existing")
+    assert again["vpc-endpoints"].detail.startswith("the VPC has endpoints of kms")

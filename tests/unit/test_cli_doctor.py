@@ -59,7 +59,7 @@ def test_a_log_without_known_failures_says_where_to_look_next() -> None:
 
 def test_a_log_that_ends_in_the_middle_is_said() -> None:
     answer = run("log", "-", text=gzip.compress(b"x" * 100_000)[:-20])
-    assert answer.exit_code == ExitCode.DONE
+    assert answer.exit_code == ExitCode.REFUSED
     assert answer.stderr.startswith("warning: the rest of the log was not read: ")
 
 

@@ -1,214 +1,34 @@
-"""The checks of a preflight, with real boto3 clients whose answers are given before anything is sent."""
+"""All checks of a preflight together: what each says about one wrong answer, and how they run."""
 
 from __future__ import annotations
 
-import functools
-import threading
 import time
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import boto3
 import pytest
-from botocore.awsrequest import AWSResponse
-from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from unit.test_doctor_support import (
+    ACCOUNT,
+    IMAGE,
+    REGISTRY,
+    Account,
+    Answer,
+    error,
+    hub,
+    offered,
+    parameter,
+    plan,
+    quotas,
+    run,
+)
 
-from modelzone.doctor.checks import KINDS, Check, Context
+from modelzone.doctor.checks import KINDS, Context
 from modelzone.doctor.checks.account import REQUIRED_BOOTSTRAP_VERSION
 from modelzone.doctor.preflight import aws_clients, permissions_markdown, preflight
-from modelzone.planning import EnvironmentPlan
-from modelzone.settings.environment import ExistingVpc, Network, NewVpc
 
 ROOT = Path(__file__).resolve().parents[2]
-ACCOUNT = "111122223333"
-REGISTRY = "999988887777"
-IMAGE = f"{REGISTRY}.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.1.2"
-AMI = "/aws/service/neuron/dlami/base/ubuntu-22.04/latest/image_id"
-TOKEN = "hf_abcdefghijklmnop"
-SECRET = "arn:aws:secretsmanager:us-east-1:111122223333:secret:HubToken"
-Answer = Mapping[str, Any] | Exception
-
-
-def error(code: str, message: str = "no", status: int = 400) -> Answer:
-    return {"Error": {"Code": code, "Message": message}, "status": status}
-
-
-def offered(*zones: str) -> Answer:
-    return {"InstanceTypeOfferings": [{"InstanceType": "inf2.24xlarge", "Location": zone} for zone in zones]}
-
-
-def parameter(params: Mapping[str, Any]) -> Answer:
-    values = {"/cdk-bootstrap/hnb659fds/version": "21", AMI: "ami-0123456789abcdef0"}
-    name = params["Name"]
-    return {"Parameter": {"Name": name, "Value": values[name]}} if name in values else error("ParameterNotFound")
-
-
-def quotas(**values: float) -> Answer:
-    names = {"inf2": "ml.inf2.24xlarge for endpoint usage", "hosts": "Running On-Demand Inf instances"}
-    return {"Quotas": [{"QuotaName": names[name], "Value": value} for name, value in values.items()]}
-
-
-STACK = {
-    "Stacks": [
-        {
-            "StackName": "modelzone-dev-model-store",
-            "Outputs": [
-                {"OutputKey": "HubTokenSecretArn", "OutputValue": SECRET},
-                {"OutputKey": "ModelBucketName", "OutputValue": "models"},
-            ],
-        }
-    ]
-}
-GOOD: Mapping[str, Answer | Callable[[Mapping[str, Any]], Answer]] = {
-    "sts.GetCallerIdentity": {"Account": ACCOUNT, "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/me"},
-    "ssm.GetParameter": parameter,
-    "service-quotas.ListAWSDefaultServiceQuotas": quotas(inf2=0, hosts=0),
-    "service-quotas.ListServiceQuotas": quotas(inf2=4, hosts=96),
-    "ec2.DescribeAvailabilityZones": {
-        "AvailabilityZones": [{"ZoneName": f"us-east-1{letter}", "ZoneType": "availability-zone"} for letter in "cab"]
-    },
-    "ec2.DescribeInstanceTypeOfferings": offered("us-east-1a", "us-east-1b", "us-east-1d"),
-    "ecr.BatchGetImage": {"images": [{"registryId": REGISTRY}], "failures": []},
-    "cloudformation.DescribeStacks": STACK,
-    "secretsmanager.GetSecretValue": {"SecretString": f"{TOKEN}\n"},
-    "s3.HeadObject": {"ContentLength": 100},
-    "ec2.DescribeVpcs": {
-        "Vpcs": [
-            {
-                "VpcId": "vpc-12345678",
-                "CidrBlock": "10.0.0.0/16",
-                "CidrBlockAssociationSet": [{"CidrBlock": "10.0.0.0/16"}, {"CidrBlock": "10.9.0.0/16"}],
-            }
-        ]
-    },
-    "ec2.DescribeSubnets": {
-        "Subnets": [
-            {"SubnetId": "subnet-aaaaaaaa", "VpcId": "vpc-12345678", "AvailabilityZone": "us-east-1a"},
-            {"SubnetId": "subnet-bbbbbbbb", "VpcId": "vpc-12345678", "AvailabilityZone": "us-east-1b"},
-        ]
-    },
-    "ec2.DescribeRouteTables": {
-        "RouteTables": [
-            {
-                "RouteTableId": "rtb-aaaaaaaa",
-                "VpcId": "vpc-12345678",
-                "Associations": [{"SubnetId": "subnet-aaaaaaaa"}],
-            },
-            {"RouteTableId": "rtb-bbbbbbbb", "VpcId": "vpc-12345678", "Associations": [{"Main": True}]},
-        ]
-    },
-    "ec2.DescribeSecurityGroups": {"SecurityGroups": [{"GroupId": "sg-12345678", "VpcId": "vpc-12345678"}]},
-}
-SESSION = boto3.session.Session()
-
-
-class Account:
-    """Makes clients that answer from a table and send nothing."""
-
-    def __init__(self, *, endpoint_url: str | None = None, region: str = "us-east-1", **changed: Any) -> None:
-        self.answers = {**GOOD, **{name.replace("__", ".").replace("_", "-"): value for name, value in changed.items()}}
-        self.asked: list[tuple[str, Mapping[str, Any]]] = []
-        self._endpoint_url, self._region = endpoint_url, region
-
-    def __call__(self, service: str) -> Any:
-        client, holder = made(service, self._region, self._endpoint_url)
-        holder.append(self)
-        return client
-
-    def answer(self, name: str, params: Mapping[str, Any]) -> tuple[AWSResponse, Mapping[str, Any]]:
-        self.asked.append((name, params))
-        found = self.answers[name]
-        found = found(params) if callable(found) else found
-        if isinstance(found, Exception):
-            raise found
-        return AWSResponse("http://nowhere", found.get("status", 200), {}, None), {"ResponseMetadata": {}, **found}
-
-
-@functools.cache
-def made(service: str, region: str, endpoint_url: str | None) -> tuple[Any, list[Account]]:
-    """A client, made once as that takes long, and whose the answers are: the last of the list."""
-    create: Any = SESSION.client
-    client = create(
-        service,
-        region_name=region,
-        endpoint_url=endpoint_url,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-        config=Config(retries={"total_max_attempts": 1}),
-    )
-    holder: list[Account] = []
-    given: dict[int, Mapping[str, Any]] = {}
-
-    def remember(params: Mapping[str, Any], **_: Any) -> None:
-        given[threading.get_ident()] = params
-
-    def answer(model: Any, **_: Any) -> tuple[AWSResponse, Mapping[str, Any]]:
-        name = f"{service}.{model.name}"
-        return holder[-1].answer(name, given[threading.get_ident()])
-
-    client.meta.events.register("provide-client-params.*.*", remember)
-    client.meta.events.register("before-call.*.*", answer)
-    return client, holder
-
-
-def plan(
-    *,
-    account: str | None = ACCOUNT,
-    instances: tuple[int, ...] = (2,),
-    gated: bool = True,
-    egress: bool = True,
-    image: str = IMAGE,
-    compiles: bool = True,
-    vpc: ExistingVpc | None = None,
-) -> EnvironmentPlan:
-    network = Network(existing_vpc=vpc) if vpc else Network(new_vpc=NewVpc(zones=2))
-    deployments = tuple(
-        SimpleNamespace(
-            name=f"mixtral-{index}",
-            model=SimpleNamespace(hub_id="mistralai/Mixtral-8x7B-Instruct-v0.1", gated=gated),
-            serving=SimpleNamespace(instance_type="ml.inf2.24xlarge", scaling=SimpleNamespace(max_instances=count)),
-            image_uri=image,
-            can_fetch_weights=egress,
-            compile=SimpleNamespace(instance_type="inf2.24xlarge", ami_parameter=AMI, image_uri=image)
-            if compiles
-            else None,
-            compile_hint="Compile it.",
-            artifact_prefix="compiled/mixtral/0123/",
-        )
-        for index, count in enumerate(instances)
-    )
-    environment = SimpleNamespace(name="dev", region="us-east-1", account=account, network=network)
-    return cast("EnvironmentPlan", SimpleNamespace(environment=environment, deployments=deployments))
-
-
-def hub(status: int | Exception = 200, seen: list[urllib.request.Request] | None = None) -> Any:
-    def send(request: urllib.request.Request, _: float) -> int:
-        if seen is not None:
-            seen.append(request)
-        if isinstance(status, Exception):
-            raise status
-        return status
-
-    return send
-
-
-def run(environment: EnvironmentPlan | None = None, account: Any = None, opener: Any = None) -> dict[str, Check]:
-    checks = preflight(environment or plan(), account or Account(), opener=opener or hub())
-    return {check.id: check for check in checks}
-
-
-EXISTING = ExistingVpc(
-    vpc_id="vpc-12345678",
-    availability_zones=("us-east-1a", "us-east-1b"),
-    private_subnet_ids=("subnet-aaaaaaaa", "subnet-bbbbbbbb"),
-    create_endpoints=True,
-    private_route_table_ids=("rtb-aaaaaaaa", "rtb-bbbbbbbb"),
-    vpc_cidr="10.9.0.0/17",
-)
 
 
 def test_all_is_well() -> None:
@@ -217,6 +37,7 @@ def test_all_is_well() -> None:
         [
             "account",
             "bootstrap",
+            "stacks",
             "endpoint-quota",
             "compile-quota",
             "zones",
@@ -253,11 +74,10 @@ def test_what_is_required_of_the_bootstrap_is_what_the_templates_require() -> No
         (
             {"sts__GetCallerIdentity": EndpointConnectionError(endpoint_url="https://sts")},
             "account",
-            "warn",
+            "fail",
             "Could not connect",
             "try again",
         ),
-        ({"region": "eu-west-1"}, "account", "fail", "eu-west-1", "AWS_REGION"),
         (
             {"ssm__GetParameter": error("ParameterNotFound")},
             "bootstrap",
@@ -361,7 +181,7 @@ def test_what_is_required_of_the_bootstrap_is_what_the_templates_require() -> No
             "hub-token",
             "warn",
             "before the first deploy",
-            "cdk deploy CompileStack, then: aws secretsmanager put-secret-value",
+            "cdk deploy CompileStack -c environment=dev, then: aws --region us-east-1 secretsmanager put-secret-value",
         ),
         (
             {"secretsmanager__GetSecretValue": {"SecretString": "aB3placeholder"}},
@@ -411,68 +231,6 @@ def test_what_is_wrong_is_said_with_what_to_do(
     assert bool(check.remedy) == bool(remedy)
 
 
-@pytest.mark.parametrize(
-    ("answer", "status", "detail"),
-    [
-        (200, "ok", "to this token"),
-        (401, "fail", "HTTP 401"),
-        (403, "fail", "HTTP 403"),
-        (404, "fail", "no such model"),
-        (302, "warn", "HTTP 302"),
-        (503, "warn", "HTTP 503"),
-        (TimeoutError("x"), "skipped", "cannot be reached from here (TimeoutError)"),
-        (OSError("x"), "skipped", "cannot be reached"),
-    ],
-)
-def test_the_licence_gate(answer: int | Exception, status: str, detail: str) -> None:
-    seen: list[urllib.request.Request] = []
-    check = run(opener=hub(answer, seen))["licence"]
-    assert (check.status, detail in check.detail) == (status, True)
-    (request,) = seen
-    assert request.full_url == "https://huggingface.co/api/models/mistralai/Mixtral-8x7B-Instruct-v0.1/auth-check"
-    assert request.get_header("Authorization") == f"Bearer {TOKEN}"
-    assert TOKEN not in repr(check)
-
-
-def test_the_token_goes_to_nobody_else_and_is_shown_nowhere() -> None:
-    account = Account(secretsmanager__GetSecretValue=error("InternalServiceError", f"bad value {TOKEN}"))
-    seen: list[urllib.request.Request] = []
-    checks = run(account=account, opener=hub(200, seen))
-    assert seen == []
-    assert checks["licence"].status == "warn"
-
-
-def test_without_a_way_to_the_hub_nobody_asks_it() -> None:
-    seen: list[urllib.request.Request] = []
-    assert not {"licence", "hub-token"} & set(run(plan(egress=False), opener=hub(200, seen)))
-    assert seen == []
-
-
-def test_an_open_model_needs_no_token() -> None:
-    seen: list[urllib.request.Request] = []
-    account = Account(secretsmanager__GetSecretValue={"SecretString": "placeholder"})
-    checks = run(plan(gated=False), account, hub(200, seen))
-    assert "hub-token" not in checks
-    assert checks["licence"].status == "ok"
-    assert seen[0].get_header("Authorization") is None
-
-
-def test_deployments_share_a_quota() -> None:
-    check = run(plan(instances=(2, 3)), Account(service_quotas__ListServiceQuotas=quotas(inf2=7, hosts=96)))
-    assert check["endpoint-quota"].status == "warn"
-    assert "at most 5 run, 8 during an update" in check["endpoint-quota"].detail
-
-
-def test_an_accounts_own_quota_stands_above_the_default() -> None:
-    account = Account(
-        service_quotas__ListServiceQuotas=quotas(hosts=96),
-        service_quotas__ListAWSDefaultServiceQuotas=quotas(inf2=10, hosts=0),
-    )
-    checks = run(account=account)
-    assert (checks["endpoint-quota"].status, checks["compile-quota"].status) == ("ok", "ok")
-    assert sum(name.startswith("service-quotas.ListServiceQuotas") for name, _ in account.asked) == 2
-
-
 def test_nothing_is_asked_about_compiling_where_nothing_is_compiled() -> None:
     assert not {"compile-quota", "ami", "artifact"} & set(run(plan(compiles=False)))
 
@@ -500,73 +258,6 @@ def test_an_image_is_asked_for_in_its_own_registry() -> None:
     }
 
 
-def test_an_existing_vpc_that_is_as_the_file_says() -> None:
-    checks = run(plan(vpc=EXISTING))
-    assert [checks[name].status for name in ("vpc", "subnets", "route-tables", "zones")] == ["ok"] * 4
-    assert "endpoint-security-group" not in checks
-
-
-@pytest.mark.parametrize(
-    ("changed", "name", "detail"),
-    [
-        ({"ec2__DescribeVpcs": {"Vpcs": []}}, "vpc", "there is no vpc-12345678"),
-        (
-            {"ec2__DescribeVpcs": {"Vpcs": [{"VpcId": "vpc-12345678", "CidrBlock": "10.0.0.0/16"}]}},
-            "vpc",
-            "not in its ranges",
-        ),
-        (
-            {"ec2__DescribeSubnets": {"Subnets": []}},
-            "subnets",
-            "there is no subnet-aaaaaaaa; there is no subnet-bbbbbbbb",
-        ),
-        (
-            {
-                "ec2__DescribeSubnets": {
-                    "Subnets": [
-                        {"SubnetId": "subnet-aaaaaaaa", "VpcId": "vpc-other", "AvailabilityZone": "us-east-1a"},
-                        {"SubnetId": "subnet-bbbbbbbb", "VpcId": "vpc-12345678", "AvailabilityZone": "us-east-1c"},
-                    ]
-                }
-            },
-            "subnets",
-            "subnet-aaaaaaaa belongs to vpc-other; subnet-bbbbbbbb is in us-east-1c, not us-east-1b",
-        ),
-        (
-            {
-                "ec2__DescribeRouteTables": {
-                    "RouteTables": [
-                        {
-                            "RouteTableId": "rtb-aaaaaaaa",
-                            "VpcId": "vpc-12345678",
-                            "Associations": [{"SubnetId": "subnet-cccccccc"}],
-                        },
-                    ]
-                }
-            },
-            "route-tables",
-            "rtb-aaaaaaaa is not the route table of subnet-aaaaaaaa; rtb-bbbbbbbb does not exist",
-        ),
-    ],
-)
-def test_an_existing_vpc_that_is_not(changed: dict[str, Any], name: str, detail: str) -> None:
-    check = run(plan(vpc=EXISTING), Account(**changed))[name]
-    assert (check.status, "existing_vpc" in check.remedy) == ("fail", True)
-    assert detail in check.detail
-
-
-@pytest.mark.parametrize(("group", "status"), [("sg-12345678", "ok"), ("sg-87654321", "fail")])
-def test_the_endpoints_security_group(group: str, status: str) -> None:
-    vpc = ExistingVpc(
-        vpc_id="vpc-12345678",
-        availability_zones=("us-east-1a",),
-        private_subnet_ids=("subnet-aaaaaaaa",),
-        create_endpoints=False,
-        endpoint_security_group_id=group,
-    )
-    assert run(plan(vpc=vpc))["endpoint-security-group"].status == status
-
-
 def test_an_emulators_gaps_are_skipped_and_aws_errors_are_not() -> None:
     gaps = {"ec2__DescribeInstanceTypeOfferings": error("InvalidAction", "Unknown EC2 action")}
     emulated = run(account=Account(endpoint_url="http://127.0.0.1:1", **gaps))["zones"]
@@ -579,8 +270,8 @@ def test_whatever_is_raised_is_a_result() -> None:
         raise RuntimeError(f"no client for {service}")
 
     checks = preflight(plan(), nothing, opener=hub())
-    assert {check.status for check in checks} == {"warn"}
-    assert "no client for sts" in checks[0].detail
+    assert {check.status for check in checks[1:]} == {"warn"}
+    assert (checks[0].status, "no client for sts" in checks[0].detail) == ("fail", True)
 
 
 def test_checks_run_at_once_and_one_that_hangs_is_given_up() -> None:
@@ -604,8 +295,34 @@ def test_clients_give_up_soon() -> None:
     client = aws_clients("eu-central-1", aws_access_key_id="x", aws_secret_access_key="x")("sts")
     assert client.meta.region_name == "eu-central-1"
     assert client.meta.config.read_timeout <= 20
-    context = Context(plan=plan(), clients=lambda _: client, opener=hub())
-    assert not context.emulated()
+
+
+@pytest.mark.parametrize(
+    ("url", "emulated"),
+    [
+        ("https://ecr.eu-central-1.amazonaws.com", False),
+        ("https://ecr.eu-central-1.api.aws", False),
+        ("https://sts.cn-north-1.amazonaws.com.cn", False),
+        ("http://127.0.0.1:5000", True),
+        ("http://localhost:4566/x.amazonaws.com/", True),
+    ],
+)
+def test_what_is_aws_and_what_is_not(url: str, emulated: bool) -> None:
+    context = Context(plan=plan(), clients=Account(endpoint_url=url), opener=hub())
+    assert context.emulated("ecr") == emulated
+
+
+def test_a_profile_that_is_named_holds_before_keys_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "credentials"
+    path.write_text("[mine]\naws_access_key_id = of-profile\naws_secret_access_key = x\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    signs = aws_clients("us-east-1", profile="mine")("sts")._request_signer._credentials
+    assert signs.access_key == "of-profile"
 
 
 def test_permissions_only_read() -> None:

@@ -14,11 +14,20 @@ from modelzone.doctor.prefilter import looked_for
 from modelzone.doctor.signatures import Signature, pattern, signatures
 from modelzone.settings.model_profile import Serving
 
+ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path(__file__).parent / "doctor_logs"
 EXAMPLES: dict[str, dict[str, str]] = yaml.safe_load((LOGS / "examples.yaml").read_text(encoding="utf-8"))
 SAMPLES = {"number": "4711", "word": "some/thing-1.2", "phrase": "a phrase of words"}
 BY_ID = {signature.id: signature for signature in signatures()}
 TEXTS = [(signature, text) for signature in signatures() for text in signature.any]
+
+
+# The compile job looks for parts of messages in its own steps' output; in any log they would mean too much.
+WHOLE = {
+    'adding custom device "/dev/neuron': 'adding custom device "/dev/neuron0"',
+    "401 Client Error": "401 Client Error. (Request ID: Root=1-65)",
+    "Invalid credentials": "Invalid credentials in Authorization header",
+}
 
 
 def found(*lines: str) -> list[str]:
@@ -55,6 +64,21 @@ def test_what_a_text_is_looked_for_by_is_plain_ascii_of_some_length(signature: S
     assert by.word.decode("ascii") in text
 
 
+@pytest.mark.parametrize("signature", [s for s in signatures() if s.unless], ids=lambda signature: signature.id)
+def test_words_that_make_it_something_else_are_heeded_on_their_line_only(signature: Signature) -> None:
+    line = written_out(signature.any[0])
+    for text in signature.unless:
+        assert found(f"{text} {line}") == []
+        assert found(text, line) == [signature.id]
+
+
+def test_a_gap_may_be_nothing() -> None:
+    assert pattern("one … two").expression.search("onetwo")
+    assert pattern("one … two").expression.search("one two")
+    assert pattern("one … two").expression.search("one, more\nand two")
+    assert not pattern("one … two").expression.search("two one")
+
+
 @pytest.mark.parametrize("path", sorted(LOGS.glob("healthy_*.log")), ids=lambda path: path.stem)
 def test_healthy_logs_have_no_findings(path: Path) -> None:
     diagnosis = diagnose_file(path)
@@ -66,7 +90,8 @@ def test_healthy_logs_have_no_findings(path: Path) -> None:
 def test_the_compile_job_and_the_doctor_say_the_same() -> None:
     for texts, words in compile_job._REMEDIES:
         for text in texts:
-            line = {'adding custom device "/dev/neuron': text + '0"'}.get(text, text)
+            line = WHOLE.get(text, text)
+            assert text in line
             findings = diagnose([line]).findings
             assert findings, f"the doctor does not know {text!r}"
             assert BY_ID[findings[0].id].short == words
@@ -83,3 +108,23 @@ def test_references_in_the_data_hold(signature: Signature) -> None:
     values = {name for text in signature.any for name in re.findall(r"\{(\w+):\w+\}", text)}
     assert set(re.findall(r"\{(\w+)\}", signature.remedy_with or "")) <= values | derived
     assert "{" not in signature.remedy
+
+
+@pytest.mark.parametrize(
+    "signature", [s for s in signatures() if s.source.startswith("modelzone, ")], ids=lambda s: s.id
+)
+def test_the_projects_own_texts_stand_in_its_sources(signature: Signature) -> None:
+    paths = [word.rstrip(",") for word in signature.source.split() if word.rstrip(",").endswith(".py")]
+    source = "".join((ROOT / path).read_text(encoding="utf-8") for path in paths)
+    # Long messages are several literals in a row.
+    joined = re.sub(r'"\s*(?:\+\s*)?f?"', "", source)
+    for text in signature.any:
+        for piece in pattern(text).pieces:
+            assert piece.removeprefix("manifest.json") in joined
+
+
+def test_what_cloudformation_repeats_of_the_parameters_is_theirs() -> None:
+    source = (ROOT / "constructs/zone_constructs/deployment_parameters.py").read_text(encoding="utf-8")
+    for words in ("must be empty (as planned: ", " TensorParallelDegree must be "):
+        assert words in source
+        assert any(words.strip() in text for text in BY_ID["parameter-constraint"].any)

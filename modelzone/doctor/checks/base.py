@@ -1,18 +1,22 @@
-"""What the checks of a preflight share: their results, what they look at, and what AWS's refusals mean."""
+"""What the checks of a preflight share: their results and what they look at."""
 
 from __future__ import annotations
 
-import re
+import shlex
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from modelzone.planning import EnvironmentPlan
 
-__all__ = ["Check", "Clients", "Context", "Kind", "Opener", "Outcome", "Status", "outcome_of_error"]
+__all__ = ["DEFAULT_QUALIFIER", "Check", "Clients", "Context", "Kind", "Opener", "Outcome", "Stack", "Status"]
+
+# The CDK's own, in the names of everything that its bootstrap makes.
+DEFAULT_QUALIFIER = "hnb659fds"
 
 Status = Literal["ok", "warn", "fail", "skipped"]
 Clients = Callable[[str], Any]
@@ -20,16 +24,6 @@ Clients = Callable[[str], Any]
 Opener = Callable[[urllib.request.Request, float], int]
 """Sends a request, within seconds, and answers with its HTTP status; raises `OSError` when there is no answer."""
 _Result = TypeVar("_Result")
-
-_DENIED = re.compile(r"AccessDenied|Unauthorized|NotAuthorized|Forbidden|^403$")
-_EXPIRED = re.compile(
-    r"ExpiredToken|InvalidClientTokenId|UnrecognizedClient|AuthFailure|SignatureDoesNotMatch|RequestExpired"
-)
-# What emulators answer to an operation that they do not have.
-_UNKNOWN = re.compile(
-    r"InvalidAction|MethodNotAllowed|NotImplemented|UnknownOperation|NotYetImplemented|^(404|405|501)$"
-)
-_ACTION = re.compile(r"is not authorized to perform: ([\w-]+:\w+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +60,8 @@ class Kind:
         What it is called for an item.
     seconds
         How long it may take.
+    needed
+        Without an answer to it nothing has been checked: then it fails, where others only warn.
     """
 
     id: str
@@ -74,15 +70,34 @@ class Kind:
     title: Callable[[Any], str]
     run: Callable[[Context, Any], Outcome]
     seconds: float = 30
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack of the environment as CloudFormation has it."""
+
+    status: str
+    outputs: dict[str, str]
 
 
 @dataclass
 class Context:
-    """What checks look at. Clients are made, and shared answers are asked for, once."""
+    """What checks look at. Clients are made, and shared answers are asked for, once.
+
+    Attributes
+    ----------
+    profile
+        AWS profile that the commands in remedies have to name, as the one who asks did.
+    qualifier
+        Of the CDK's bootstrap.
+    """
 
     plan: EnvironmentPlan
     clients: Clients
     opener: Opener
+    profile: str | None = None
+    qualifier: str = DEFAULT_QUALIFIER
     _made: dict[str, Any] = field(default_factory=dict)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -106,14 +121,37 @@ class Context:
 
     def emulated(self, service: str = "sts") -> bool:
         """Whether this is not AWS but something that answers in its place."""
-        return ".amazonaws." not in str(self.client(service).meta.endpoint_url)
+        host = urlsplit(str(self.client(service).meta.endpoint_url)).hostname or ""
+        # The second is the domain of the dual-stack endpoints.
+        return not (".amazonaws." in host or host.endswith(".api.aws"))
 
-    def stack_outputs(self, suffix: str) -> dict[str, str] | None:
-        """Outputs of one of the environment's stacks, or None while it is not deployed."""
-        name = f"modelzone-{self.plan.environment.name}-{suffix}"
+    def aws(self, words: str) -> str:
+        """A command of the AWS CLI that asks where this preflight asked."""
+        return f"aws --region {self.plan.environment.region}{self._profile} {words}"
+
+    def cdk(self, words: str) -> str:
+        """A command of the CDK CLI for this environment."""
+        return f"cdk {words} -c environment={self.plan.environment.name}{self._profile}"
+
+    @property
+    def _profile(self) -> str:
+        return f" --profile {shlex.quote(self.profile)}" if self.profile else ""
+
+    def stack_name(self, suffix: str) -> str:
+        """CloudFormation's name of one of the environment's stacks."""
+        return f"modelzone-{self.plan.environment.name}-{suffix}"
+
+    def stack(self, suffix: str) -> Stack | None:
+        """One of the environment's stacks, or None while there is none."""
+        name = self.stack_name(suffix)
         return self.once(f"stack:{name}", lambda: self._ask_stack(name))
 
-    def _ask_stack(self, name: str) -> dict[str, str] | None:
+    def stack_outputs(self, suffix: str) -> dict[str, str]:
+        """Outputs of a stack; it has none while it is not deployed, or when its creation failed."""
+        stack = self.stack(suffix)
+        return stack.outputs if stack else {}
+
+    def _ask_stack(self, name: str) -> Stack | None:
         client = self.client("cloudformation")
         try:
             stack = client.describe_stacks(StackName=name)["Stacks"][0]
@@ -121,27 +159,4 @@ class Context:
             if "does not exist" in str(error):
                 return None
             raise
-        return {row["OutputKey"]: row["OutputValue"] for row in stack.get("Outputs", [])}
-
-
-def outcome_of_error(error: Exception, *, permissions: tuple[str, ...], emulated: bool) -> Outcome:
-    """What an exception of botocore means for a check; ``permissions`` are those that the check needs."""
-    detail = getattr(error, "response", {}).get("Error", {})
-    code, operation = str(detail.get("Code", "")), getattr(error, "operation_name", "")
-    if emulated and _UNKNOWN.search(code):
-        return Outcome("skipped", f"the emulator has no {operation}")
-    if _EXPIRED.search(code):
-        return Outcome("fail", f"AWS does not accept these credentials ({code})", "sign in again (aws sso login)")
-    if _DENIED.search(code):
-        named = _ACTION.search(str(detail.get("Message", "")))
-        wanted = named[1] if named else " and ".join(permissions)
-        return Outcome("warn", f"not allowed to look ({code})", f"allow {wanted} to be told beforehand")
-    if type(error).__name__ in {
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "TokenRetrievalError",
-        "SSOTokenLoadError",
-    }:
-        return Outcome("fail", "there are no AWS credentials", "sign in (aws sso login), or set AWS_PROFILE")
-    words = " ".join(str(detail.get("Message") or error).split())
-    return Outcome("warn", f"could not be looked up: {f'{code}: ' if code else ''}{words:.300}", "try again")
+        return Stack(stack["StackStatus"], {row["OutputKey"]: row["OutputValue"] for row in stack.get("Outputs", [])})

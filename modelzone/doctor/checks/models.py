@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.request
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["KINDS"]
 
 _HUB = "https://huggingface.co"
-_TOKEN_PREFIXES = ("hf_", "api_")
+# Nothing else is sent: http.client repeats a header that it refuses, a line break in it for one, in its exception.
+_TOKEN = re.compile(r"(?:hf|api)_[\w-]+", re.ASCII)
 _SECONDS = 10.0
-_OK, _REFUSED, _NOT_FOUND = 200, (401, 403), 404
+_OK, _REDIRECTS, _REFUSED, _NOT_FOUND = 200, range(300, 400), (401, 403), 404
 
 
 def _fetched(plan: EnvironmentPlan) -> dict[str, Model]:
@@ -26,34 +28,33 @@ def _fetched(plan: EnvironmentPlan) -> dict[str, Model]:
 
 
 def _put_token(context: Context) -> str:
-    stack = f"modelzone-{context.plan.environment.name}-model-store"
-    return (
-        "aws secretsmanager put-secret-value --secret-string file:///dev/stdin --secret-id "
-        f'"$(aws cloudformation describe-stacks --stack-name {stack} '
-        '--query "Stacks[0].Outputs[?OutputKey==\'HubTokenSecretArn\'].OutputValue" --output text)"'
+    outputs = context.aws(
+        f"cloudformation describe-stacks --stack-name {context.stack_name('model-store')} "
+        "--query \"Stacks[0].Outputs[?OutputKey=='HubTokenSecretArn'].OutputValue\" --output text"
     )
+    put = context.aws("secretsmanager put-secret-value --secret-string file:///dev/stdin")
+    return f'{put} --secret-id "$({outputs})"'
 
 
 def _token(context: Context) -> str | None:
     """The hub's token; None while the secret does not exist or holds its placeholder."""
-    outputs = context.stack_outputs("model-store")
-    if outputs is None or "HubTokenSecretArn" not in outputs:
+    arn = context.stack_outputs("model-store").get("HubTokenSecretArn")
+    if arn is None:
         return None
-    arn = outputs["HubTokenSecretArn"]
     value = context.once(
         "hub-token",
         lambda: str(context.client("secretsmanager").get_secret_value(SecretId=arn).get("SecretString", "")),
     ).strip()
-    return value if value.startswith(_TOKEN_PREFIXES) else None
+    return value if _TOKEN.fullmatch(value) else None
 
 
 def _token_stored(context: Context, models: tuple[str, ...]) -> Outcome:
     needing = f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} gated"
-    if context.stack_outputs("model-store") is None:
+    if "HubTokenSecretArn" not in context.stack_outputs("model-store"):
         return Outcome(
             "warn",
             f"{needing}, and the secret does not exist before the first deploy",
-            f"cdk deploy CompileStack, then: {_put_token(context)}",
+            f"{context.cdk('deploy CompileStack')}, then: {_put_token(context)}",
         )
     if _token(context) is None:
         return Outcome("fail", f"{needing}, and the secret holds no token of the hub", _put_token(context))
@@ -74,6 +75,10 @@ def _gate(context: Context, model: Model) -> Outcome:
         return Outcome("skipped", f"the hub cannot be reached from here ({type(error).__name__})")
     if status == _OK:
         return Outcome("ok", "the hub gives the weights" + (" to this token" if token else ""))
+    return _refused(model, status)
+
+
+def _refused(model: Model, status: int) -> Outcome:
     if status in _REFUSED:
         page = f"{_HUB}/{model.hub_id}"
         return Outcome(
@@ -83,14 +88,16 @@ def _gate(context: Context, model: Model) -> Outcome:
         )
     if status == _NOT_FOUND:
         return Outcome("fail", "the hub has no such model, or the token may not see it", "correct model.hub_id")
+    if status in _REDIRECTS:
+        return Outcome("warn", f"the hub has it under another name (HTTP {status})", "correct model.hub_id")
     return Outcome("warn", f"the hub answered HTTP {status}", "try again later")
 
 
 def _compiled(context: Context, deployment: DeploymentPlan) -> Outcome:
-    outputs = context.stack_outputs("model-store")
-    if outputs is None:
-        return Outcome("warn", "not compiled: nothing is deployed yet", deployment.compile_hint)
-    bucket, key = outputs["ModelBucketName"], f"{deployment.artifact_prefix}manifest.json"
+    bucket = context.stack_outputs("model-store").get("ModelBucketName")
+    key = f"{deployment.artifact_prefix}manifest.json"
+    if bucket is None:
+        return Outcome("warn", "not compiled: there is no model store yet", deployment.compile_hint)
     client = context.client("s3")
     try:
         client.head_object(Bucket=bucket, Key=key)

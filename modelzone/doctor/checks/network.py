@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from modelzone.planning import EnvironmentPlan
     from modelzone.settings.environment import ExistingVpc
 
-__all__ = ["KINDS"]
+__all__ = ["KINDS", "existing_vpcs", "route_tables"]
 
 
-def _existing(plan: EnvironmentPlan) -> list[ExistingVpc]:
+def existing_vpcs(plan: EnvironmentPlan) -> list[ExistingVpc]:
+    """The VPC of an environment that makes none, if it is one."""
     vpc = plan.environment.network.existing_vpc
     return [vpc] if vpc else []
 
@@ -57,20 +58,31 @@ def _subnets(context: Context, vpc: ExistingVpc) -> Outcome:
     return _outcome(problems, f"{len(found)} in {', '.join(vpc.availability_zones)}")
 
 
+def route_tables(context: Context, vpc: ExistingVpc) -> tuple[dict[str, str], set[str]]:
+    """The table that holds for each subnet, and all tables of the VPC.
+
+    A subnet without an association of its own takes the VPC's main table.
+    """
+
+    def ask() -> tuple[dict[str, str], set[str]]:
+        tables = _described(context, "route_tables", "RouteTableId", "vpc-id", (vpc.vpc_id,))
+        named = {row.get("SubnetId"): table_id for table_id, t in tables.items() for row in t["Associations"]}
+        main = [table_id for table_id, t in tables.items() if any(row.get("Main") for row in t["Associations"])]
+        holding = {subnet_id: named.get(subnet_id, *main) for subnet_id in vpc.private_subnet_ids}
+        return holding, set(tables)
+
+    return context.once(f"route-tables:{vpc.vpc_id}", ask)
+
+
 def _route_tables(context: Context, vpc: ExistingVpc) -> Outcome:
-    found = _described(
-        context, "route_tables", "RouteTableId", "association.route-table-id", vpc.private_route_table_ids
-    )
+    holding, tables = route_tables(context, vpc)
     problems = []
     for table_id, subnet_id in zip(vpc.private_route_table_ids, vpc.private_subnet_ids, strict=True):
-        table = found.get(table_id)
-        if table is None:
-            problems.append(f"{table_id} does not exist or is associated with nothing")
-        elif table["VpcId"] != vpc.vpc_id:
-            problems.append(f"{table_id} belongs to {table['VpcId']}")
-        elif not any(row.get("Main") or row.get("SubnetId") == subnet_id for row in table["Associations"]):
-            problems.append(f"{table_id} is not the route table of {subnet_id}")
-    return _outcome(problems, f"{len(found)} belong to the subnets")
+        if table_id not in tables:
+            problems.append(f"{vpc.vpc_id} has no {table_id}")
+        elif holding[subnet_id] != table_id:
+            problems.append(f"{subnet_id} uses {holding[subnet_id]}, not {table_id}")
+    return _outcome(problems, f"{len(set(vpc.private_route_table_ids))} hold for the subnets")
 
 
 def _security_group(context: Context, vpc: ExistingVpc) -> Outcome:
@@ -86,28 +98,28 @@ KINDS = (
     Kind(
         id="vpc",
         permissions=("ec2:DescribeVpcs",),
-        items=_existing,
+        items=existing_vpcs,
         title=lambda vpc: f"VPC {vpc.vpc_id}",
         run=_vpc,
     ),
     Kind(
         id="subnets",
         permissions=("ec2:DescribeSubnets",),
-        items=_existing,
+        items=existing_vpcs,
         title=lambda vpc: f"subnets of {vpc.vpc_id}",
         run=_subnets,
     ),
     Kind(
         id="route-tables",
         permissions=("ec2:DescribeRouteTables",),
-        items=lambda plan: [vpc for vpc in _existing(plan) if vpc.private_route_table_ids],
+        items=lambda plan: [vpc for vpc in existing_vpcs(plan) if vpc.private_route_table_ids],
         title=lambda vpc: f"route tables of {vpc.vpc_id}",
         run=_route_tables,
     ),
     Kind(
         id="endpoint-security-group",
         permissions=("ec2:DescribeSecurityGroups",),
-        items=lambda plan: [vpc for vpc in _existing(plan) if vpc.endpoint_security_group_id],
+        items=lambda plan: [vpc for vpc in existing_vpcs(plan) if vpc.endpoint_security_group_id],
         title=lambda vpc: f"security group of the endpoints in {vpc.vpc_id}",
         run=_security_group,
     ),

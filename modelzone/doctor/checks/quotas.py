@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from modelzone.doctor.checks.base import Context, Kind, Outcome
+from modelzone.doctor.checks.usage import PERMISSIONS, usage
 from modelzone.hardware import find_instance
 from modelzone.resources import read_data
 
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["KINDS"]
 
 
+_ALL_ENDPOINTS = "Number of instances across active endpoints"
+
+
 class _Endpoints(NamedTuple):
-    instance_type: str
+    quota: str
+    title: str
+    # None: of any type
+    instance_type: str | None
     instances: int
     largest: int
-
-    @property
-    def quota(self) -> str:
-        return f"{self.instance_type} for endpoint usage"
 
 
 class _Hosts(NamedTuple):
@@ -37,7 +40,10 @@ def _endpoints(plan: EnvironmentPlan) -> Iterable[_Endpoints]:
     for deployment in plan.deployments:
         serving = deployment.serving
         counts.setdefault(serving.instance_type, []).append(serving.scaling.max_instances)
-    return [_Endpoints(instance_type, sum(found), max(found)) for instance_type, found in counts.items()]
+    for name, found in counts.items():
+        yield _Endpoints(f"{name} for endpoint usage", f"quota of {name} endpoints", name, sum(found), max(found))
+    every = [count for found in counts.values() for count in found]
+    yield _Endpoints(_ALL_ENDPOINTS, "quota of all endpoints' instances", None, sum(every), max(every))
 
 
 def _hosts(plan: EnvironmentPlan) -> Iterable[_Hosts]:
@@ -78,13 +84,17 @@ def _endpoint_quota(context: Context, item: _Endpoints) -> Outcome:
     limit = _limits(context, "sagemaker").get(item.quota)
     if limit is None:
         return _unknown(item.quota)
+    used = usage(context)
+    others = used.instances.get(item.instance_type, 0) if item.instance_type else sum(used.instances.values())
     during_update = item.instances + item.largest
-    detail = f'"{item.quota}" is {limit:g}, at most {item.instances} run, {during_update} during an update'
-    ask = f'ask for {during_update} in Service Quotas, Amazon SageMaker, "{item.quota}"'
-    if limit < item.instances:
+    detail = f'"{item.quota}" is {limit:g}, at most {item.instances} run here, {during_update} during an update'
+    detail += f"; {others} run in other endpoints now" if others else ""
+    detail += f"; {used.uncounted}" if used.uncounted else ""
+    ask = f'ask for {during_update + others} in Service Quotas, Amazon SageMaker, "{item.quota}"'
+    if limit < item.instances + others:
         return Outcome("fail", detail, ask)
-    if limit < during_update:
-        return Outcome("warn", f"{detail}: an update starts the new instances beside the old ones", ask)
+    if limit < during_update + others:
+        return Outcome("warn", f"{detail}; an update starts the new instances beside the old ones", ask)
     return Outcome("ok", detail)
 
 
@@ -98,20 +108,20 @@ def _host_quota(context: Context, item: _Hosts) -> Outcome:
     return Outcome("ok", detail)
 
 
-_PERMISSIONS = ("servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas")
+_QUOTAS = ("servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas")
 KINDS = (
     Kind(
         id="endpoint-quota",
-        permissions=_PERMISSIONS,
+        permissions=(*_QUOTAS, *PERMISSIONS),
         items=_endpoints,
-        title=lambda item: f"quota of {item.instance_type} endpoints",
+        title=lambda item: item.title,
         run=_endpoint_quota,
         # SageMaker has thousands of quotas, a hundred to a page.
         seconds=120,
     ),
     Kind(
         id="compile-quota",
-        permissions=_PERMISSIONS,
+        permissions=_QUOTAS,
         items=_hosts,
         title=lambda item: f"quota of {item.instance_type} compile hosts",
         run=_host_quota,
