@@ -135,8 +135,3 @@ class Decoder(Settings, tag_field="kind", tag="decoder", frozen=True, omit_defau
         if self.sliding_window is None:
             return 0
         return self.layers if self.sliding_layers is None else self.sliding_layers
-
-    @property
-    def cache_heads(self) -> int:
-        """Into how many parts the KV cache divides between devices; a latent cache does not divide."""
-        return 1 if self.latent_size else self.key_value_heads

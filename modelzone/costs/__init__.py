@@ -5,7 +5,7 @@ from modelzone.costs.compare import Alternative, cheapest_of_each_kind, compare
 from modelzone.costs.compilation import CompileCost, compile_cost
 from modelzone.costs.environment import CostLine, EnvironmentCosts, environment_costs
 from modelzone.costs.text import markdown, monthly_line
-from modelzone.costs.tokens import Measurement, measurements, usd_per_million_tokens
+from modelzone.costs.tokens import Measurement, measurements
 
 __all__ = [
     "AdapterCost",
@@ -22,5 +22,4 @@ __all__ = [
     "markdown",
     "measurements",
     "monthly_line",
-    "usd_per_million_tokens",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from modelzone.planning import Assessment
+from modelzone.planning import Assessment, rank
 
 __all__ = ["Alternative", "cheapest_of_each_kind", "compare"]
 
@@ -41,23 +41,17 @@ class Alternative:
 
 def compare(assessments: Iterable[Assessment]) -> tuple[Alternative, ...]:
     """Make a row of each candidate: those that fit first, cheapest tokens first, unknown prices last."""
-    return tuple(sorted((_alternative(found) for found in assessments), key=_order))
+    return tuple(_alternative(found) for found in sorted(rank(assessments), key=lambda found: not found.fits))
 
 
 def cheapest_of_each_kind(alternatives: Iterable[Alternative]) -> dict[str, Alternative]:
     """Take the cheapest that fits of ``neuron`` and of ``gpu``; a kind that has none is missing."""
-    best: dict[str, Alternative] = {}
-    for row in sorted(alternatives, key=_order):
-        if row.fits and row.kind is not None and row.usd_per_million_tokens is not None:
-            best.setdefault(row.kind, row)
-    return best
-
-
-def _order(row: Alternative) -> tuple[bool, float, float, str, int]:
-    unknown = float("inf")
-    tokens = unknown if row.usd_per_million_tokens is None else row.usd_per_million_tokens
-    hour = unknown if row.usd_per_hour is None else row.usd_per_hour
-    return (not row.fits, tokens, hour, row.instance_type, row.tensor_parallel_degree)
+    best: dict[str, tuple[float, Alternative]] = {}
+    for row in alternatives:
+        usd = row.usd_per_million_tokens
+        if row.fits and row.kind and usd is not None and usd < best.get(row.kind, (float("inf"), row))[0]:
+            best[row.kind] = usd, row
+    return {kind: row for kind, (_, row) in best.items()}
 
 
 def _alternative(found: Assessment) -> Alternative:

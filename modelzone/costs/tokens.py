@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from modelzone.planning.throughput import usd_per_million_tokens
 from modelzone.resources import read_data
 
-__all__ = ["Measurement", "measurements", "usd_per_million_tokens"]
-
-_SECONDS_PER_HOUR = 3600
-_MILLION = 1_000_000
-
-
-def usd_per_million_tokens(usd_per_hour: float, tokens_per_second: float) -> float:
-    """What a million tokens cost on an instance that makes `tokens_per_second` all the time."""
-    return usd_per_hour / (tokens_per_second * _SECONDS_PER_HOUR) * _MILLION
+__all__ = ["Measurement", "measurements"]
 
 
 @dataclass(frozen=True, kw_only=True)

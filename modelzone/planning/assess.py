@@ -24,14 +24,14 @@ from modelzone.planning.checks import (
     check_storage,
 )
 from modelzone.planning.compilation import CompileNeeds, compile_needs
-from modelzone.planning.limits import describe_limits, fitting_degrees
-from modelzone.planning.memory import GIB, MemoryPlan, plan_memory, weight_bytes
+from modelzone.planning.limits import describe_limits, fitting_degrees, memory_of
+from modelzone.planning.memory import GIB, MemoryPlan, weight_bytes
 from modelzone.planning.sharding import shard
 from modelzone.planning.throughput import estimate_throughput
 from modelzone.prices import instance_price
 from modelzone.settings import Model, Serving
 
-__all__ = ["assess", "hourly_price", "memory_of"]
+__all__ = ["assess", "hourly_price"]
 
 
 @cache
@@ -39,20 +39,6 @@ def hourly_price(instance_type: str, region: str) -> float | None:
     """On-demand dollars an hour, None when the price table does not say."""
     price = instance_price(instance_type, region=region)
     return price.usd if price else None
-
-
-def memory_of(model: Model, serving: Serving, version: EngineVersion, instance: Instance) -> MemoryPlan:
-    """What each device holds."""
-    return plan_memory(
-        model.architecture,
-        instance=instance,
-        tensor_parallel_degree=serving.tensor_parallel_degree,
-        batch_size=serving.batch_size,
-        sequence_length=serving.sequence_length,
-        quantization=serving.quantization,
-        adapters=serving.adapters,
-        memory_fraction=version.device_memory_fraction,
-    )
 
 
 def assess(model: Model, serving: Serving, *, region: str) -> Assessment:

@@ -13,20 +13,27 @@ from modelzone.planning.sharding import possible_degrees
 from modelzone.prices import instance_price
 from modelzone.settings import Model, Serving
 
-__all__ = ["describe_limits", "fitting_degrees", "maximum_batch_size", "maximum_sequence_length"]
+__all__ = ["describe_limits", "fitting_degrees", "maximum_batch_size", "maximum_sequence_length", "memory_of"]
 
 SEQUENCE_STEP = 64
 
 
-def _memory(
-    model: Model, serving: Serving, version: EngineVersion, instance: Instance, *, batch_size: int, sequence_length: int
+def memory_of(
+    model: Model,
+    serving: Serving,
+    version: EngineVersion,
+    instance: Instance,
+    *,
+    batch_size: int | None = None,
+    sequence_length: int | None = None,
 ) -> MemoryPlan:
+    """What each device holds, with the settings' shapes or with others."""
     return plan_memory(
         model.architecture,
         instance=instance,
         tensor_parallel_degree=serving.tensor_parallel_degree,
-        batch_size=batch_size,
-        sequence_length=sequence_length,
+        batch_size=batch_size or serving.batch_size,
+        sequence_length=sequence_length or serving.sequence_length,
         quantization=serving.quantization,
         adapters=serving.adapters,
         memory_fraction=version.device_memory_fraction,
@@ -41,7 +48,7 @@ def maximum_sequence_length(
     low, high = 0, model.architecture.context_length // SEQUENCE_STEP
     while low < high:
         middle = (low + high + 1) // 2
-        held = _memory(model, serving, version, instance, batch_size=batch, sequence_length=middle * SEQUENCE_STEP)
+        held = memory_of(model, serving, version, instance, batch_size=batch, sequence_length=middle * SEQUENCE_STEP)
         low, high = (middle, high) if held.fits else (low, middle - 1)
     return low * SEQUENCE_STEP
 
@@ -52,7 +59,7 @@ def maximum_batch_size(
     """Largest power of two up to `limit` whose full batch is held at this sequence length; 0 when not even 1 is."""
     size = 1 << (limit.bit_length() - 1)
     while size:
-        held = _memory(model, serving, version, instance, batch_size=size, sequence_length=serving.sequence_length)
+        held = memory_of(model, serving, version, instance, batch_size=size)
         if held.holds_full_batch:
             return size
         size //= 2
@@ -64,14 +71,7 @@ def fitting_degrees(model: Model, serving: Serving, version: EngineVersion, inst
     return tuple(
         degree
         for degree in possible_degrees(instance, model.architecture)
-        if _memory(
-            model,
-            replace(serving, tensor_parallel_degree=degree),
-            version,
-            instance,
-            batch_size=serving.batch_size,
-            sequence_length=serving.sequence_length,
-        ).fits
+        if memory_of(model, replace(serving, tensor_parallel_degree=degree), version, instance).fits
     )
 
 

@@ -14,10 +14,15 @@ from modelzone.planning.assumptions import assumption
 from modelzone.planning.quantization import weight_format
 from modelzone.planning.sharding import shard
 
-__all__ = ["Throughput", "estimate_throughput"]
+__all__ = ["Throughput", "estimate_throughput", "usd_per_million_tokens"]
 
 _SECONDS_PER_HOUR = 3600
 _MILLION = 1_000_000
+
+
+def usd_per_million_tokens(usd_per_hour: float, tokens_per_second: float) -> float:
+    """What a million tokens cost on an instance that makes `tokens_per_second` all the time."""
+    return usd_per_hour / (tokens_per_second * _SECONDS_PER_HOUR) * _MILLION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,7 @@ class Throughput:
 
     def usd_per_million_tokens(self, usd_per_hour: float) -> float:
         """What a million output tokens cost on an instance that is never idle."""
-        return usd_per_hour / (self.tokens_per_second * _SECONDS_PER_HOUR) * _MILLION
+        return usd_per_million_tokens(usd_per_hour, self.tokens_per_second)
 
 
 def estimate_throughput(

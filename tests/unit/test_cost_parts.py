@@ -16,10 +16,10 @@ from modelzone.costs import (
     compare,
     compile_cost,
     measurements,
-    usd_per_million_tokens,
 )
 from modelzone.hardware import find_instance
 from modelzone.planning import CompileNeeds, assess, plan_environment, plan_memory
+from modelzone.planning.throughput import usd_per_million_tokens
 from modelzone.prices import instance_price
 from modelzone.settings import Adapters
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from modelzone.engines import image_uri
 from modelzone.hardware import find_instance
 from modelzone.planning import Assessment, SearchSpace, assess, rank, search
 from modelzone.planning.throughput import estimate_throughput
@@ -125,3 +127,71 @@ def test_a_model_too_large_to_compile_on_its_own_host_gets_a_larger_one(mixtral:
     # 16 GiB of host memory do not hold 16 GB of weights and the compiler.
     assert found.compile.instance.name == "inf2.8xlarge"
     assert found.compile.host_memory_bytes > 16 * 2**30
+
+
+def test_an_engine_that_compiles_when_it_starts_needs_the_memory_on_its_own_host() -> None:
+    mistral = load_profile(ROOT, "mistral-7b-instruct")
+    moved = replace(mistral.serving, engine="lmi-neuronx", engine_version="0.26.0", volume_size_gib=64)
+    small = assess(mistral.model, replace(moved, instance_type="ml.inf2.xlarge"), region="us-east-1")
+    assert [refusal.key for refusal in small.refusals] == ["instance_type"]
+    assert "16 GiB of host memory" in small.refusals[0].problem
+    assert "ml.inf2.8xlarge" in small.refusals[0].fix
+    assert assess(mistral.model, replace(moved, instance_type="ml.inf2.8xlarge"), region="us-east-1").refusals == ()
+
+
+def test_the_fix_of_a_misfit_fits(mixtral: ModelProfile) -> None:
+    (refusal,) = assess(mixtral.model, replace(mixtral.serving, batch_size=1024), region="us-east-1").refusals
+    shorter = re.search(r"sequence length (\d+)(?: \(and max_input_tokens (\d+)\))? with this batch", refusal.fix)
+    assert shorter is not None
+    fixed = replace(
+        mixtral.serving,
+        batch_size=1024,
+        sequence_length=int(shorter[1]),
+        max_input_tokens=int(shorter[2] or mixtral.serving.max_input_tokens),
+    )
+    assert fixed.max_input_tokens < fixed.sequence_length
+    assert assess(mixtral.model, fixed, region="us-east-1").refusals == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        # An image of another version, and the right one in another region.
+        (("0.0.25", "0.0.28"), "image_uri"),
+        (("us-east-1", "eu-west-1"), "image_uri"),
+        (("", ""), None),
+    ],
+)
+def test_a_model_is_served_in_the_image_that_compiled_it(
+    mixtral: ModelProfile, change: tuple[str, str], key: str | None
+) -> None:
+    own = image_uri(engine="tgi-neuronx", version="0.0.25", region="us-east-1")
+    serving = replace(mixtral.serving, image_uri=own.replace(*change))
+    found = assess(mixtral.model, serving, region="us-east-1")
+    assert [refusal.key for refusal in found.refusals] == ([key] if key else [])
+
+
+@pytest.mark.parametrize(("size", "fits"), [(100, False), (104, False), (105, True)])
+def test_a_volume_has_room_for_more_than_the_weights(mixtral: ModelProfile, size: int, *, fits: bool) -> None:
+    """87 GiB of weights and a fifth more."""
+    found = assess(mixtral.model, replace(mixtral.serving, volume_size_gib=size), region="us-east-1")
+    assert found.fits is fits
+
+
+def test_sequences_that_are_not_held_give_no_throughput() -> None:
+    mistral = load_profile(ROOT, "mistral-7b-instruct")
+    gpu = replace(
+        mistral.serving,
+        engine="lmi-vllm",
+        engine_version="0.38.0",
+        instance_type="ml.g6.2xlarge",
+        tensor_parallel_degree=1,
+        sequence_length=8192,
+        volume_size_gib=None,
+    )
+    few, many = (assess(mistral.model, replace(gpu, batch_size=size), region="us-east-1") for size in (64, 512))
+    assert few.throughput is not None
+    assert many.throughput is not None
+    assert few.memory is not None
+    assert few.memory.held_sequences(64) < 64
+    assert many.throughput.tokens_per_second == pytest.approx(few.throughput.tokens_per_second, rel=0.3)

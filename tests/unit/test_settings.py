@@ -265,3 +265,22 @@ def test_of_several_overrides_the_wrong_one_is_named() -> None:
     with pytest.raises(SettingsError) as refused:
         apply_overrides(load_environment(ROOT, "dev"), deployment_overrides(context))
     assert refused.value.source == "-c deployment.mixtral.scaling.min_instances=5"
+
+
+def test_values_of_variables_are_not_repeated_in_messages() -> None:
+    overrides = {"mixtral": {"environment.HF_TOKEN": "hf_planted", "environment.A-B": "hf_other"}}
+    with pytest.raises(SettingsError) as refused:
+        apply_overrides(load_environment(ROOT, "dev"), overrides)
+    assert "hf_" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["region: 2026-13-45\n", "? [a]\n: b\n", "a: " + "[" * 3000])
+def test_what_the_yaml_library_lets_through_is_refused_too(project: Path, text: str) -> None:
+    (project / "environments" / "dev.yaml").write_text(text)
+    with pytest.raises(SettingsError, match="not valid YAML"):
+        load_environment(project, "dev")
+
+
+def test_an_override_that_only_looks_like_a_date_is_text() -> None:
+    with pytest.raises(SettingsError, match="dtype"):
+        apply_overrides(load_environment(ROOT, "dev"), {"mixtral": {"dtype": "2026-13-45"}})
