@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from .errors import JobError, StepError, Stopped
 from .job import read_job
+from .masking import hide
+from .spot import watch_for_notice
+from .stopping import Stop
 
 __all__ = ["main"]
 
-_FAILED, _WRONG_JOB, _STOPPED = 1, 2, 128 + signal.SIGTERM
+_FAILED, _WRONG_JOB, _INTERRUPTED, _STOPPED = 1, 2, 75, 128 + signal.SIGTERM
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,43 +24,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compile_job", description="Export a model and publish the artifact to S3.")
     parser.add_argument("--job", type=Path, required=True, help="the job, a JSON file without secrets")
     options = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    stop = Stop()
     try:
+        stop.install()
         job = read_job(options.job)
-        if not _boto3_will_do():
-            return _end(_FAILED, "boto3 is missing or too old: python3 -m pip install 'boto3>=1.28'")
+        if importlib.util.find_spec("boto3") is None:
+            return _end(_FAILED, "boto3 is missing: run the package that was staged with it, not the sources alone")
         from .pipeline import run_job  # noqa: PLC0415 - needs boto3
 
-        run_job(job)
+        with watch_for_notice(stop.notice):
+            run_job(job, stop)
     except JobError as error:
         return _end(_WRONG_JOB, f"wrong job: {error}")
     except StepError as error:
         return _end(_FAILED, str(error))
     except Stopped:
+        if stop.spot:
+            return _end(_INTERRUPTED, "stopped by a Spot interruption notice; run the same job on another host")
         return _end(_STOPPED, "stopped by a signal; nothing was published. Run the same job again to go on")
     return 0
 
 
-def _boto3_will_do() -> bool:
-    """Return whether boto3 is here and can send checksums; the one in Ubuntu 22.04's packages cannot."""
-    try:
-        from boto3.s3.transfer import S3Transfer  # noqa: PLC0415 - this is the question
-    except ImportError:
-        return False
-    return "ChecksumAlgorithm" in S3Transfer.ALLOWED_UPLOAD_ARGS
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    # Once is enough: cleaning up must not be interrupted.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Stopped
-
-
 def _end(status: int, text: str) -> int:
     sys.stdout.flush()
-    sys.stderr.write("compile_job: " + " ".join(text.split()) + "\n")
+    sys.stderr.write("compile_job: " + " ".join(hide(text).split()) + "\n")
     return status
 
 

@@ -14,4 +14,14 @@ class StepError(Exception):
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT arrived. Not an `Exception`: no step may take it for a failure of its own."""
+    """The job has to stop. Not an `Exception`: no step may take it for a failure of its own.
+
+    Attributes
+    ----------
+    spot
+        A Spot interruption notice is the reason, not a signal.
+    """
+
+    def __init__(self, *, spot: bool = False) -> None:
+        super().__init__()
+        self.spot = spot

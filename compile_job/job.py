@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from . import placeholders
 from .errors import JobError
+from .reading import Reader
 
-__all__ = ["FACT_NAMES", "DirectoryWeights", "HubWeights", "Job", "artifact_key", "artifact_prefix", "read_job"]
+__all__ = ["ACCELERATORS", "FACT_NAMES", "LAYOUTS", "Job", "Weights", "artifact_key", "artifact_prefix", "read_job"]
 
 FACT_NAMES = (
     "engine",
@@ -25,42 +27,64 @@ FACT_NAMES = (
     "sequence_length",
     "dtype",
 )
-RUNNERS = ("docker", "process")
+ACCELERATORS = ("neuron", "nvidia", "none")
+NO_LAYOUT = "none"
+LAYOUTS = ("neuron-config-key", "neuron-config-file", "tensorrt-llm-repo", "traced-modules", NO_LAYOUT)
+SOURCES = ("hub", "s3")
 
 _KEY_DIGITS = 20
-_NUMBERS = ("tensor_parallel_degree", "batch_size", "sequence_length")
-_KEYS = {
+_REQUIRED = {
     "facts",
     "bucket",
     "prefix",
     "image",
-    "runner",
-    "weights",
+    "accelerator",
     "devices",
+    "layout",
+    "weights",
     "export_command",
     "work_dir",
     "min_free_gib",
     "region",
 }
-_OPTIONAL_KEYS = {"min_memory_gib"}
+_OPTIONAL: Mapping[str, Any] = {
+    "image_digest": "",
+    "properties": {},
+    "weights_only": False,
+    "min_memory_gib": 0,
+    "progress_parameter": "",
+}
 _REVISION = re.compile(r"[0-9a-f]{40}|main")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MODEL_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True)
-class HubWeights:
-    """Weights on the Hugging Face Hub. `token_secret_arn` is empty for models that need no token."""
+class Weights:
+    """Where the weights come from.
 
+    Attributes
+    ----------
+    source
+        ``hub`` for the Hugging Face Hub (what the mirror in S3 has is taken from there), ``s3`` for the mirror alone.
+    token_secret_arn
+        Empty for models that need no token.
+    """
+
+    source: str
     model_id: str
     revision: str
-    token_secret_arn: str
+    token_secret_arn: str = ""
 
+    @property
+    def slug(self) -> str:
+        """The model's id as one part of a path."""
+        return _slug(self.model_id)
 
-@dataclass(frozen=True)
-class DirectoryWeights:
-    """Weights that are on this host."""
-
-    path: Path
+    @property
+    def prefix(self) -> str:
+        """Where the mirror has them in the bucket."""
+        return f"weights/{self.slug}/{self.revision}/"
 
 
 @dataclass(frozen=True)
@@ -71,14 +95,19 @@ class Job:
     bucket: str
     prefix: str
     image: str
-    runner: str
-    weights: HubWeights | DirectoryWeights
+    image_digest: str
+    accelerator: str
     devices: int
+    layout: str
+    weights: Weights
     export_command: tuple[str, ...]
+    properties: Mapping[str, str]
+    weights_only: bool
     work_dir: Path
     min_free_gib: int
     min_memory_gib: int
     region: str
+    progress_parameter: str
 
     @property
     def key(self) -> str:
@@ -86,9 +115,14 @@ class Job:
         return artifact_key(self.facts)
 
     @property
+    def mirrors_only(self) -> bool:
+        """Whether the job ends when the weights are in the mirror."""
+        return self.weights_only or self.layout == NO_LAYOUT
+
+    @property
     def s3_uri(self) -> str:
-        """Where the artifact goes."""
-        return f"s3://{self.bucket}/{self.prefix}"
+        """Where the result goes."""
+        return f"s3://{self.bucket}/{self.weights.prefix if self.mirrors_only else self.prefix}"
 
 
 def artifact_key(facts: Mapping[str, str]) -> str:
@@ -99,8 +133,7 @@ def artifact_key(facts: Mapping[str, str]) -> str:
 
 def artifact_prefix(facts: Mapping[str, str]) -> str:
     """Return ``compiled/<model>/<key>/``, the place of the artifact in the bucket."""
-    slug = facts["model_id"].lower().replace("/", "--")
-    return f"compiled/{slug}/{artifact_key(facts)}/"
+    return f"compiled/{_slug(facts['model_id'])}/{artifact_key(facts)}/"
 
 
 def read_job(path: Path) -> Job:
@@ -119,119 +152,91 @@ def read_job(path: Path) -> Job:
     except ValueError as error:
         message = f"{path}: not JSON: {error}"
         raise JobError(message) from error
-    return _Reader(str(path)).job(data)
+    return _job(data, Reader(str(path)))
 
 
-class _Reader:
-    """Checks values; every message begins with the file."""
+def _job(data: Any, read: Reader) -> Job:
+    values = read.mapping("job", data)
+    read.keys("", values, required=_REQUIRED, optional=set(_OPTIONAL))
+    values = {**_OPTIONAL, **values}
+    facts = _facts(values["facts"], read)
+    prefix = read.text("prefix", values["prefix"])
+    if prefix != artifact_prefix(facts):
+        read.fail("prefix", prefix, f"the facts give {artifact_prefix(facts)!r}")
+    digest = read.text_or_empty("image_digest", values["image_digest"], "the image as its tag names it")
+    if digest and not _DIGEST.fullmatch(digest):
+        read.fail("image_digest", digest, "expected sha256: and 64 hexadecimal digits")
+    layout = read.choice("layout", values["layout"], LAYOUTS)
+    return Job(
+        facts=facts,
+        bucket=read.text("bucket", values["bucket"]),
+        prefix=prefix,
+        image=read.text("image", values["image"]),
+        image_digest=digest,
+        accelerator=read.choice("accelerator", values["accelerator"], ACCELERATORS),
+        devices=read.number("devices", values["devices"]),
+        layout=layout,
+        weights=_weights(values["weights"], facts, read),
+        export_command=_command(values["export_command"], layout, read),
+        properties=read.texts("properties", values["properties"]),
+        weights_only=read.flag("weights_only", values["weights_only"]),
+        work_dir=read.absolute("work_dir", values["work_dir"]),
+        min_free_gib=read.number("min_free_gib", values["min_free_gib"]),
+        min_memory_gib=read.number("min_memory_gib", values["min_memory_gib"]),
+        region=read.text("region", values["region"]),
+        progress_parameter=read.text_or_empty("progress_parameter", values["progress_parameter"], "none"),
+    )
 
-    def __init__(self, file: str) -> None:
-        self._file = file
 
-    def job(self, data: Any) -> Job:
-        values = self._object("job", data)
-        self._keys("job", values, required=_KEYS, optional=_OPTIONAL_KEYS)
-        facts = self._facts(values["facts"])
-        runner = self._choice("runner", values["runner"], RUNNERS)
-        weights = self._weights(values["weights"])
-        if isinstance(weights, HubWeights):
-            if runner != "docker":
-                self._fail("weights.source", "hub", "the runner 'process' needs the source 'directory'")
-            for name in ("model_id", "revision"):
-                fact = facts["model_id" if name == "model_id" else "model_revision"]
-                if getattr(weights, name) != fact:
-                    self._fail(f"weights.{name}", getattr(weights, name), f"the facts say {fact!r}")
-        prefix = self._text("prefix", values["prefix"])
-        if prefix != artifact_prefix(facts):
-            self._fail("prefix", prefix, f"the facts give {artifact_prefix(facts)!r}")
-        return Job(
-            facts=facts,
-            bucket=self._text("bucket", values["bucket"]),
-            prefix=prefix,
-            image=self._text("image", values["image"]),
-            runner=runner,
-            weights=weights,
-            devices=self._number("devices", values["devices"]),
-            export_command=self._command(values["export_command"]),
-            work_dir=self._absolute("work_dir", values["work_dir"]),
-            min_free_gib=self._number("min_free_gib", values["min_free_gib"]),
-            min_memory_gib=self._number("min_memory_gib", values.get("min_memory_gib", 0)),
-            region=self._text("region", values["region"]),
-        )
+def _facts(data: Any, read: Reader) -> dict[str, str]:
+    facts = read.mapping("facts", data)
+    read.keys("facts", facts, required=set(FACT_NAMES), optional=set())
+    checked = {name: read.text(f"facts.{name}", facts[name]) for name in FACT_NAMES}
+    for name in placeholders.NUMBERS:
+        if not checked[name].isdecimal() or int(checked[name]) < 1:
+            read.fail(f"facts.{name}", checked[name], "expected a positive whole number, as a text")
+    if not _REVISION.fullmatch(checked["model_revision"]):
+        read.fail("facts.model_revision", checked["model_revision"], "expected 40 hexadecimal digits, or main")
+    if not _MODEL_ID.fullmatch(checked["model_id"]):
+        read.fail("facts.model_id", checked["model_id"], "expected an id of the hub, as in owner/name")
+    return checked
 
-    def _facts(self, data: Any) -> dict[str, str]:
-        facts = self._object("facts", data)
-        self._keys("facts", facts, required=set(FACT_NAMES), optional=set())
-        checked = {name: self._text(f"facts.{name}", facts[name]) for name in FACT_NAMES}
-        for name in _NUMBERS:
-            if not checked[name].isdecimal() or int(checked[name]) < 1:
-                self._fail(f"facts.{name}", checked[name], "expected a positive whole number, as a text")
-        if not _REVISION.fullmatch(checked["model_revision"]):
-            self._fail("facts.model_revision", checked["model_revision"], "expected 40 hexadecimal digits, or main")
-        if not _MODEL_ID.fullmatch(checked["model_id"]):
-            self._fail("facts.model_id", checked["model_id"], "expected an id of the hub, as in owner/name")
-        return checked
 
-    def _weights(self, data: Any) -> HubWeights | DirectoryWeights:
-        weights = self._object("weights", data)
-        source = self._choice("weights.source", weights.get("source"), ("hub", "directory"))
-        if source == "directory":
-            self._keys("weights", weights, required={"source", "path"}, optional=set())
-            return DirectoryWeights(path=self._absolute("weights.path", weights["path"]))
-        self._keys("weights", weights, required={"source", "model_id", "revision", "token_secret_arn"}, optional=set())
-        secret = weights["token_secret_arn"]
-        if not isinstance(secret, str):
-            self._fail("weights.token_secret_arn", secret, "expected a text, empty for a model that needs no token")
-        return HubWeights(
-            model_id=self._text("weights.model_id", weights["model_id"]),
-            revision=self._text("weights.revision", weights["revision"]),
-            token_secret_arn=secret,
-        )
+def _weights(data: Any, facts: Mapping[str, str], read: Reader) -> Weights:
+    values = read.mapping("weights", data)
+    source = read.choice("weights.source", values.get("source"), SOURCES)
+    read.keys("weights", values, required={"source", "model_id", "revision"}, optional={"token_secret_arn"})
+    for name, fact in (("model_id", "model_id"), ("revision", "model_revision")):
+        if values[name] != facts[fact]:
+            read.fail(f"weights.{name}", values[name], f"the facts say {facts[fact]!r}")
+    secret = values.get("token_secret_arn", "")
+    return Weights(
+        source=source,
+        model_id=facts["model_id"],
+        revision=facts["model_revision"],
+        token_secret_arn=read.text_or_empty("weights.token_secret_arn", secret, "a model that needs no token"),
+    )
 
-    def _command(self, data: Any) -> tuple[str, ...]:
-        if not isinstance(data, list) or not data or not all(isinstance(word, str) and word for word in data):
-            self._fail("export_command", data, "expected a list of texts")
-        for placeholder in ("{model}", "{output}"):
-            if data.count(placeholder) != 1:
-                self._fail("export_command", data, f"expected {placeholder} once, as a word of its own")
-        return tuple(data)
 
-    def _keys(self, name: str, values: Mapping[str, Any], *, required: set[str], optional: set[str]) -> None:
-        at = "" if name == "job" else f"{name}."
-        for key in sorted(required - set(values)):
-            message = f"{self._file}: key '{at}{key}' is missing"
-            raise JobError(message)
-        for key in sorted(set(values) - required - optional):
-            message = f"{self._file}: key '{at}{key}' is unknown; known are {', '.join(sorted(required | optional))}"
-            raise JobError(message)
+def _command(data: Any, layout: str, read: Reader) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(word, str) and word for word in data):
+        read.fail("export_command", data, "expected a list of texts")
+    if not data:
+        if layout != NO_LAYOUT:
+            read.fail("export_command", data, f"may be empty with the layout '{NO_LAYOUT}' only, not '{layout}'")
+        return ()
+    if layout == NO_LAYOUT:
+        read.fail("export_command", data, f"with the layout '{NO_LAYOUT}' nothing is exported: expected []")
+    for placeholder in ("{model}", "{output}"):
+        if data.count(placeholder) != 1:
+            read.fail("export_command", data, f"expected {placeholder} once, as a word of its own")
+    for word in data:
+        if found := placeholders.unknown(word):
+            known = ", ".join(f"{{{name}}}" for name in placeholders.PATHS + placeholders.NUMBERS)
+            reason = f"nothing stands for {found} here; known are {known}, the first {len(placeholders.PATHS)} as words"
+            read.fail("export_command", word, f"{reason} of their own")
+    return tuple(data)
 
-    def _object(self, key: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self._fail(key, value, "expected an object")
-        return value
 
-    def _text(self, key: str, value: Any) -> str:
-        if not isinstance(value, str) or not value.strip():
-            self._fail(key, value, "expected a text that is not empty")
-        return value
-
-    def _choice(self, key: str, value: Any, choices: tuple[str, ...]) -> str:
-        if value not in choices:
-            self._fail(key, value, f"expected one of {', '.join(choices)}")
-        return str(value)
-
-    def _number(self, key: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self._fail(key, value, "expected a whole number of at least 0")
-        return value
-
-    def _absolute(self, key: str, value: Any) -> Path:
-        path = Path(self._text(key, value))
-        if not path.is_absolute() or "," in str(path):
-            # docker reads a comma as the end of a mount's path
-            self._fail(key, value, "expected an absolute path without commas")
-        return path
-
-    def _fail(self, key: str, value: object, reason: str) -> NoReturn:
-        message = f"{self._file}: key '{key}' has value {value!r:.200}: {reason}"
-        raise JobError(message)
+def _slug(model_id: str) -> str:
+    return model_id.lower().replace("/", "--")

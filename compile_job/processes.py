@@ -9,13 +9,17 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from .masking import hide, remember
+from .stopping import held
 
 __all__ = ["Finished", "run", "run_quietly"]
 
 _TAIL_LINES = 200
 _GRACE_SECONDS = 20.0
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ def run(
     *,
     secret: str = "",
     environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], bool] | None = None,
+    check: Callable[[], None] | None = None,
     grace: float = _GRACE_SECONDS,
 ) -> Finished:
     """Run a command to its end and print what it prints.
@@ -46,6 +52,10 @@ def run(
         Written to the command's standard input, and replaced by stars should it ever be printed.
     environment
         Variables added to ours.
+    on_line
+        Told each line; what it takes (by returning True) is not printed.
+    check
+        Called twice a second; the command is ended when it raises.
     grace
         Seconds between SIGTERM and SIGKILL if we are stopped meanwhile.
 
@@ -56,48 +66,56 @@ def run(
     Stopped
         When a signal arrived; the command and its children are gone then.
     """
-    child = subprocess.Popen(
-        list(command),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, **(environment or {})},
-        start_new_session=True,
-    )
+    remember(secret)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
-    def pass_on() -> None:
+    def pass_on(child: subprocess.Popen[str]) -> None:
         assert child.stdout is not None  # noqa: S101 - for the type checker; it is a pipe
         for line in child.stdout:
-            shown = line.rstrip("\n").replace(secret, "***") if secret else line.rstrip("\n")
+            shown = hide(line.rstrip("\n"))
             tail.append(shown)
-            sys.stdout.write(shown + "\n")
-            sys.stdout.flush()
+            if on_line is None or not on_line(shown):
+                sys.stdout.write(shown + "\n")
+                sys.stdout.flush()
 
     # In a thread, so that a signal finds the main thread waiting where it can be interrupted.
-    reader = threading.Thread(target=pass_on, daemon=True)
+    child: subprocess.Popen[str] | None = None
+    reader: threading.Thread | None = None
     try:
-        reader.start()
+        with held():
+            child = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+            reader = threading.Thread(target=pass_on, args=[child], daemon=True)
+            reader.start()
         assert child.stdin is not None  # noqa: S101 - for the type checker; it is a pipe
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(secret)
             child.stdin.close()
-        status = child.wait()
+        status = _wait(child, check)
     except BaseException:
-        _end(child, grace=grace)
+        if child is not None:
+            _end(child, grace=grace)
         raise
     finally:
-        reader.join(timeout=5)
-        if not reader.is_alive() and child.stdout is not None:
-            child.stdout.close()
+        if child is not None and reader is not None:
+            reader.join(timeout=5)
+            if not reader.is_alive() and child.stdout is not None:
+                child.stdout.close()
     return Finished(status=status, tail=tuple(tail))
 
 
 def run_quietly(command: Sequence[str], *, secret: str = "") -> Finished:
     """Run a short command without printing its output."""
+    remember(secret)
     done = subprocess.run(
         list(command),
         input=secret,
@@ -108,8 +126,15 @@ def run_quietly(command: Sequence[str], *, secret: str = "") -> Finished:
         errors="replace",
         check=False,
     )
-    output = done.stdout.replace(secret, "***") if secret else done.stdout
-    return Finished(status=done.returncode, tail=tuple(output.splitlines()[-_TAIL_LINES:]))
+    return Finished(status=done.returncode, tail=tuple(hide(done.stdout).splitlines()[-_TAIL_LINES:]))
+
+
+def _wait(child: subprocess.Popen[str], check: Callable[[], None] | None) -> int:
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(timeout=_POLL_SECONDS)
+        if check is not None:
+            check()
 
 
 def _end(child: subprocess.Popen[str], *, grace: float) -> None:

@@ -1,67 +1,73 @@
-"""What known failures of Neuron, Docker and the hub mean, and what to do."""
+"""What known failures mean, and what to do: the doctor's knowledge, in the part that a compile host needs.
+
+``signatures.json`` is made from the doctor's own data by ``python -m tools.signatures``; it is not edited by hand.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-__all__ = ["remedy"]
+__all__ = ["named", "remedy"]
 
-# Text in the output, and the remedy. Sources: docs of the Neuron SDK, optimum-neuron's and Docker's messages.
-_REMEDIES = (
-    (
-        ("[F137]", "neuronx-cc failed with -9", "forcibly killed"),
-        "the host has too little memory: use a larger instance",
-    ),
-    (
-        ("Estimated peak HBM usage", "Failed to alloc DEVICE memory", 'message="Allocation Failure"'),
-        "the model does not fit the accelerator: raise the tensor parallel degree, or lower batch size or length",
-    ),
-    (
-        ("Unsupported topology. Supported number of Neuron Cores is",),
-        "this tensor parallel degree is not possible on this instance",
-    ),
-    (
-        ("The specified number of cores (", "Neuron cores detected on the host"),
-        "the container sees too few Neuron cores: check the instance type and its devices",
-    ),
-    (
-        ("Decoder models can only be exported on a neuron platform",),
-        "the Neuron driver is not loaded: use a Neuron AMI on an Inferentia or Trainium instance",
-    ),
-    (
-        ('adding custom device "/dev/neuron', "error gathering device information"),
-        "a Neuron device is missing: wrong AMI or instance type, or the driver is not loaded",
-    ),
-    (
-        ("NeuronCore(s) not available - Requested:",),
-        "another process holds the Neuron cores: end it (neuron-ls shows it) or use a fresh host",
-    ),
-    (
-        ("is not compatible with the installed aws-neuron-dkms", "Unable to determine Neuron Driver version"),
-        "driver and container do not fit: use the AMI line that the deployment's plan names",
-    ),
-    (
-        ("Cannot access gated repo", "GatedRepoError", "is restricted and you are not in the authorized list"),
-        "accept the model's licence on the hub with the account whose token is in the secret",
-    ),
-    (("RepositoryNotFoundError",), "no such model, or the token may not see it: check model id and token"),
-    (("RevisionNotFoundError",), "the model has no such revision: check model_revision"),
-    (
-        ("401 Client Error", "Invalid credentials", "Invalid user token"),
-        "the token in the secret is not valid: store a new one",
-    ),
-    (("No space left on device",), "the volume is full: give the host a larger root volume"),
-    (("invalid choice: 'neuron'",), "the image has a broken optimum installation: use another image version"),
-    (
-        ("Temporary failure in name resolution", "Name or service not known", "Max retries exceeded with url"),
-        "the host cannot reach the hub: the compile subnet needs a way to the internet",
-    ),
-    (("Cannot connect to the Docker daemon",), "start Docker: systemctl start docker"),
-    (("pull access denied", "no basic auth credentials"), "the host's role may not pull this image"),
-)
+_FILE = Path(__file__).with_name("signatures.json")
+_LEVELS = {"cause": 0, "consequence": 1}
+_EXPLAINED = 2
+_NAMED = re.compile(r"\(doctor: [a-z0-9-]+\)")
 
 
 def remedy(lines: Iterable[str]) -> str:
-    """Return what to do about a known failure in these lines; empty when none is known."""
-    text = "\n".join(lines)
-    return next((words for patterns, words in _REMEDIES if any(pattern in text for pattern in patterns)), "")
+    """Return what to do about a known failure in these lines, with the doctor's name for it; empty if none is known.
+
+    Causes come before what follows from them, and of several causes the first in the text.
+    """
+    found = _find(lines)
+    return f"{found['words']} (doctor: {found['id']})" if found else ""
+
+
+def named(message: str) -> str:
+    """Return a message with the doctor's name for the failure, unless it has one or the doctor knows none."""
+    if _NAMED.search(message):
+        return message
+    found = _find([message])
+    return f"{message} (doctor: {found['id']})" if found else message
+
+
+def _find(lines: Iterable[str]) -> dict[str, Any] | None:
+    seen: dict[str, tuple[int, int]] = {}
+    table = _table()
+    for number, line in enumerate(lines):
+        for place, entry in enumerate(table):
+            if entry["id"] not in seen and _matches(entry, line):
+                seen[entry["id"]] = (number, place)
+    ranked = sorted(
+        (_EXPLAINED if seen.keys() & set(table[place]["explained_by"]) else _LEVELS[table[place]["level"]], at, place)
+        for at, place in seen.values()
+    )
+    return table[ranked[0][2]] if ranked else None
+
+
+def _matches(entry: dict[str, Any], line: str) -> bool:
+    if any(text in line for text in entry["unless"]):
+        return False
+    return any(_in_order(pieces, line) for pieces in entry["any"])
+
+
+def _in_order(pieces: list[str], line: str) -> bool:
+    at = 0
+    for piece in pieces:
+        found = line.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+@cache
+def _table() -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(_FILE.read_text(encoding="utf-8"))["signatures"]
+    return entries

@@ -39,9 +39,10 @@ def build_environment(scope: Construct, *, plan: EnvironmentPlan) -> None:
             store=model_store.store,
             logs=network.logs,
             artifact_check=model_store.artifact_check,
+            waiter=compile_stack.waiter,
+            pipeline=compile_stack.pipeline,
             proxy=gateway.proxy,
         )
-        # `cdk deploy <this stack>` is to bring the compile host and the API along, which nothing in it refers to.
-        stack.add_stack_dependency(compile_stack, reason="the artifact is compiled there")
+        # `cdk deploy <this stack>` is to bring the API along, which nothing in it needs to refer to.
         stack.add_stack_dependency(gateway, reason="requests come through it")
     Tags.of(scope).add("project", "modelzone")

@@ -12,6 +12,8 @@ from modelzone.planning import DeploymentPlan, EnvironmentPlan
 from stacks.base import ZoneStack
 from zone_constructs.artifact_check import ArtifactCheck
 from zone_constructs.autoscaling import EndpointScaling
+from zone_constructs.compile_pipeline import CompilePipeline
+from zone_constructs.compile_waiter import CompileWaiter
 from zone_constructs.compiled_artifact import CompiledArtifact
 from zone_constructs.deployment_parameters import DeploymentParameters
 from zone_constructs.inferentia_endpoint import InferentiaEndpoint
@@ -38,6 +40,8 @@ class InferentiaStack(ZoneStack):
         store: ModelStore,
         logs: EncryptedLogs,
         artifact_check: ArtifactCheck,
+        waiter: CompileWaiter,
+        pipeline: CompilePipeline,
         proxy: InvokeProxy,
     ) -> None:
         super().__init__(
@@ -53,8 +57,11 @@ class InferentiaStack(ZoneStack):
             self,
             "Artifact",
             check=artifact_check,
+            waiter=waiter,
+            pipeline=pipeline,
             store=store,
             deployment=deployment,
+            settings=plan.environment.compile,
             parameters=parameters,
         )
         self.endpoint = InferentiaEndpoint(

@@ -1,4 +1,4 @@
-"""Where weights and compiled artifacts are kept."""
+"""Where weights and compiled artifacts are kept, here or in another environment."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from modelzone.planning import EnvironmentPlan
 from stacks.base import ZoneStack
 from zone_constructs.artifact_check import ArtifactCheck
 from zone_constructs.logs import EncryptedLogs
-from zone_constructs.model_store import ModelStore
+from zone_constructs.model_store import ModelStore, OwnModelStore, SharedModelStore
 
 __all__ = ["ModelStoreStack"]
 
 
 class ModelStoreStack(ZoneStack):
-    """Key, buckets, hub token, and the function that checks compiled artifacts before they are served."""
+    """Key, buckets and hub token, unless another environment's are used, and the function that checks artifacts."""
 
     def __init__(self, scope: Construct, construct_id: str, *, plan: EnvironmentPlan, logs: EncryptedLogs) -> None:
         environment = plan.environment
@@ -26,15 +26,21 @@ class ModelStoreStack(ZoneStack):
             suffix="model-store",
             description=f"Modelzone {environment.name}: model bucket, key and hub token",
         )
-        self.store = ModelStore(self, "Store", environment_name=environment.name, retain_data=environment.retain_data)
-        self.artifact_check = ArtifactCheck(self, "ArtifactCheck", store=self.store, logs=logs)
-        CfnOutput(
-            self, "ModelBucketName", value=self.store.bucket.bucket_name, description="Bucket of weights and artifacts"
+        self.store: ModelStore
+        if environment.model_store is None:
+            self.store = OwnModelStore(
+                self, "Store", environment_name=environment.name, retain_data=environment.retain_data
+            )
+        else:
+            self.store = SharedModelStore(self, "Store", owner=plan.store_owner)
+        self.artifact_check = ArtifactCheck(
+            self, "ArtifactCheck", store=self.store, logs=logs, may_delete=environment.compile.delete_artifacts
         )
+        CfnOutput(self, "ModelBucketName", value=self.store.bucket_name, description="Bucket of weights and artifacts")
         CfnOutput(
             self,
             "HubTokenSecretArn",
-            value=self.store.hub_token.secret_arn,
+            value=self.store.hub_token_arn,
             description="Put a Hugging Face token here: aws secretsmanager put-secret-value --secret-id ARN "
             "--secret-string file://token.txt",
         )

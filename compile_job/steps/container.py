@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,19 +16,26 @@ __all__ = ["Container"]
 class Container:
     """How the serving image is run for one purpose.
 
-    Parameters
+    Attributes
     ----------
     mounts
         Folder on the host, path in the container. No secrets: `docker inspect` shows mounts and variables.
+    options
+        Further words for `docker run`: the accelerator's devices.
+    check
+        Called while a program runs, which is ended when this raises.
     """
 
     image: str
     name: str
     mounts: Sequence[tuple[Path, str]]
-    devices: Sequence[Path] = ()
+    options: Sequence[str] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[], None] | None = None
 
-    def run(self, command: Sequence[str], *, secret: str = "") -> Finished:
+    def run(
+        self, command: Sequence[str], *, secret: str = "", on_line: Callable[[str], bool] | None = None
+    ) -> Finished:
         """Run a command in place of the image's entrypoint; a secret goes to its standard input.
 
         The container is removed whatever happens. Ending the docker client does not surely end the container.
@@ -37,13 +44,12 @@ class Container:
         docker = ["docker", "run", "--rm", "--init", "--interactive", "--name", self.name, "--entrypoint", program]
         for source, target in self.mounts:
             docker += ["--mount", f"type=bind,source={source},target={target}"]
-        for device in self.devices:
-            docker += [f"--device={device}"]
+        docker += self.options
         for name, value in self.variables.items():
             docker += ["--env", f"{name}={value}"]
         self._remove()  # left by a run that was killed
         try:
-            return run([*docker, self.image, *arguments], secret=secret)
+            return run([*docker, self.image, *arguments], secret=secret, on_line=on_line, check=self.check)
         finally:
             self._remove()
 

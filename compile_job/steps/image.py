@@ -6,6 +6,8 @@ import base64
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compile_job.errors import StepError
@@ -15,12 +17,30 @@ from compile_job.signatures import remedy
 if TYPE_CHECKING:
     from boto3.session import Session
 
-__all__ = ["pull_image"]
+__all__ = ["Image", "by_digest", "pull_image"]
 
 _ECR = re.compile(r"(?P<host>\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?)/.+")
 
 
-def pull_image(image: str, *, session: Session) -> dict[str, object]:
+@dataclass(frozen=True)
+class Image:
+    """An image that is here. `reference` is what `docker run` takes."""
+
+    reference: str
+    digest: str
+    pulled: bool
+
+
+def by_digest(image: str, digest: str) -> str:
+    """Return ``repository@digest``: a tag may be moved to another image. Without a digest the image as it is."""
+    if not digest:
+        return image
+    name = image.partition("@")[0]
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition(':')[0]}@{digest}"
+
+
+def pull_image(image: str, digest: str, *, session: Session, check: Callable[[], None] | None = None) -> Image:
     """Pull the image unless it is there, logging in to ECR for this pull only.
 
     Raises
@@ -31,9 +51,9 @@ def pull_image(image: str, *, session: Session) -> dict[str, object]:
     if shutil.which("docker") is None:
         message = "docker is not installed on this host: install it (apt-get install docker.io) or use another AMI"
         raise StepError(message)
-    digest = _digest(image)
-    if digest:
-        return {"image": image, "digest": digest, "pulled": False}
+    reference = by_digest(image, digest)
+    if found := _digest(reference):
+        return Image(reference, digest or found, pulled=False)
     # Docker would keep the login in the home directory; here it goes with the folder.
     with tempfile.TemporaryDirectory(prefix="modelzone-docker-") as config:
         docker = ["docker", "--config", config]
@@ -43,13 +63,13 @@ def pull_image(image: str, *, session: Session) -> dict[str, object]:
                 [*docker, "login", "--username", "AWS", "--password-stdin", match["host"]], secret=password
             )
             if login.status:
-                message = f"login to {match['host']} failed: {login.last_line}"
+                message = f"login to {match['host']} failed: {remedy(login.tail) or login.last_line}"
                 raise StepError(message)
-        pull = run([*docker, "pull", "--quiet", image])
+        pull = run([*docker, "pull", "--quiet", reference], check=check)
     if pull.status:
-        message = f"pulling {image} failed: {remedy(pull.tail) or pull.last_line}"
+        message = f"pulling {reference} failed: {remedy(pull.tail) or pull.last_line}"
         raise StepError(message)
-    return {"image": image, "digest": _digest(image), "pulled": True}
+    return Image(reference, digest or _digest(reference), pulled=True)
 
 
 def _ecr_password(session: Session, region: str) -> str:

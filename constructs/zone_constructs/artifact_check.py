@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from zone_constructs import lambda_package
-from zone_constructs.acknowledge import acknowledge
+from zone_constructs.acknowledge import acknowledge, acknowledge_wildcards
 from zone_constructs.functions import RUNTIME, RUNTIME_REASON, function_role
 from zone_constructs.logs import EncryptedLogs
 from zone_constructs.model_store import ModelStore
@@ -19,7 +20,7 @@ __all__ = ["ArtifactCheck"]
 
 
 class ArtifactCheck(Construct):
-    """Reads manifests in the model bucket and answers CloudFormation.
+    """Reads manifests in the model bucket and answers CloudFormation; deletes artifacts only where that is asked for.
 
     Attributes
     ----------
@@ -27,11 +28,16 @@ class ArtifactCheck(Construct):
         The service behind ``Custom::CompiledArtifact``.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, store: ModelStore, logs: EncryptedLogs) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, store: ModelStore, logs: EncryptedLogs, may_delete: bool
+    ) -> None:
         super().__init__(scope, construct_id)
         log_group = logs.log_group(self, "Logs")
         role = function_role(self, "Role", description="Checks compiled artifacts", log_group=log_group, in_vpc=False)
         store.grant_read_artifacts(role)
+        if may_delete:
+            store.grant_delete_artifacts(role)
+            self._allow_registries(role)
         self.function = lambda_.Function(
             self,
             "Function",
@@ -48,3 +54,28 @@ class ArtifactCheck(Construct):
         acknowledge(self.function, RUNTIME_REASON, "AwsSolutions-L1")
         # The custom resource may be asked as soon as the function exists; its permissions have to be there.
         self.function.node.add_dependency(role)
+
+    def _allow_registries(self, role: iam.Role) -> None:
+        """An artifact that any environment's deployment uses is kept, and a deleted one is registered no more."""
+        stack = Stack.of(self)
+
+        def parameter(name: str) -> str:
+            return stack.format_arn(service="ssm", resource="parameter", resource_name=name)
+
+        everything, artifacts = parameter("modelzone/*"), parameter("modelzone/*/artifacts/*")
+        role.add_to_policy(
+            iam.PolicyStatement(
+                sid="WhoUsesArtifacts",
+                actions=["ssm:GetParametersByPath"],
+                resources=[parameter("modelzone"), everything],
+            )
+        )
+        role.add_to_policy(
+            iam.PolicyStatement(sid="ForgetArtifacts", actions=["ssm:DeleteParameter"], resources=[artifacts])
+        )
+        acknowledge_wildcards(
+            role,
+            "Environments may share a model store, so the registries of all of them say whether an artifact is in use.",
+            everything,
+            artifacts,
+        )

@@ -1,64 +1,67 @@
-"""Hosts that compile models: a launch template to start one, an SSM document to run the job on it."""
+"""Hosts that compile models: launch templates to start them, an SSM document to run the job on them."""
 
 # jsii's classes name some parameters differently from the interfaces they implement; mypy checks these arguments.
 # pyright: reportArgumentType=false
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-from aws_cdk import ArnFormat, Fn, Stack, Tags
+from aws_cdk import ArnFormat, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3_assets as s3_assets
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from modelzone.planning import DeploymentPlan
+from modelzone.hosts import lifetime_user_data
+from modelzone.planning import DeploymentPlan, EnvironmentPlan
 from zone_constructs import lambda_package
 from zone_constructs.acknowledge import acknowledge_wildcards
 from zone_constructs.logs import EncryptedLogs
 from zone_constructs.model_store import ModelStore
 from zone_constructs.network import ZoneNetwork
 
-__all__ = ["CompileHost"]
+__all__ = ["CompileHost", "HostTemplate", "repository_arns"]
 
-# A host ends itself after this long, whatever happens to the job or to whoever started it.
-_LIFETIME_HOURS = 8
-_JOB_SECONDS = 7 * 3600
 _WORK_DIR = "/var/lib/modelzone/compile"
 _ROOT_DEVICE = "/dev/sda1"  # Ubuntu images
-_BOTO3 = "1.43.106"
-# A timer, not `shutdown +N`: user data runs once, and a reboot would forget a shutdown that was only announced.
-_LIFETIME_UNITS = f"""\
-cat > /etc/systemd/system/modelzone-lifetime.service <<'UNIT'
-[Unit]
-Description=The lifetime of a Modelzone compile host is over
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/systemctl poweroff
-UNIT
-cat > /etc/systemd/system/modelzone-lifetime.timer <<'UNIT'
-[Unit]
-Description=Ends a Modelzone compile host {_LIFETIME_HOURS} hours after it started
-[Timer]
-OnBootSec={_LIFETIME_HOURS}h
-[Install]
-WantedBy=timers.target
-UNIT
-systemctl daemon-reload
-systemctl enable --now modelzone-lifetime.timer"""
+# As base64; the state machine's first step refuses longer jobs (lambda/compiled_artifact/look.py).
+_MOST_JOB_CHARACTERS = 8192
+# Docker's own repository, because Ubuntu's answers HTTP only and hosts may send nothing but HTTPS. The fingerprint is
+# the one that Docker publishes.
+_INSTALL_DOCKER = """\
+  echo "modelzone: the host's AMI has no docker; installing it" >&2
+  curl --fail --silent --show-error --location https://download.docker.com/linux/ubuntu/gpg -o "$code/docker.asc"
+  GNUPGHOME="$code" gpg --batch --with-colons --show-keys "$code/docker.asc" 2> /dev/null \\
+    | grep '^fpr:*9DC858229FC7DD38854AE2D88D81803C0EBFCD88:' > /dev/null
+  install -D -m 0644 "$code/docker.asc" /etc/apt/keyrings/docker.asc
+  source='deb [arch=amd64 signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/linux/ubuntu'
+  echo "$source $(. /etc/os-release; echo "$VERSION_CODENAME") stable" > /etc/apt/sources.list.d/docker.list
+  chmod 0644 /etc/apt/sources.list.d/docker.list
+  only='-o Dir::Etc::sourcelist=sources.list.d/docker.list -o Dir::Etc::sourceparts=-'
+  apt-get update -qq $only -o APT::Get::List-Cleanup=0
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 \\
+    docker-ce docker-ce-cli containerd.io > /dev/null"""
+_NO_WAY_TO_DOCKER = """\
+  echo "modelzone: the host's AMI has no docker and this environment has no way to install it (egress: none);" \\
+    "choose another AMI parameter in modelzone/hardware/data" >&2
+  exit 1"""
 _SCRIPT = """\
 #!/bin/bash
 set -euo pipefail
 umask 077
 finish() {
+  status=$?
   # Leaves the agent time to send the last lines of the log.
-  if [ '{{ KeepHost }}' = 'no' ]; then shutdown -P +3 'modelzone: compile job ended'; fi
+  if [ '{{ KeepHost }}' = 'no' ]; then shutdown -P +3 'modelzone: compile job ended' || true; fi
+  exit "$status"
 }
 trap finish EXIT
-for tool in aws docker python3; do
+for tool in aws python3; do
   if ! command -v "$tool" > /dev/null; then
     echo "modelzone: the host's AMI has no $tool; choose another AMI parameter in modelzone/hardware/data" >&2
     exit 1
@@ -66,25 +69,46 @@ for tool in aws docker python3; do
 done
 mkdir -p {{ WorkDir }}
 code="$(mktemp -d)"
+if ! command -v docker > /dev/null; then
+{{ InstallDocker }}
+fi
 aws s3 cp --only-show-errors '{{ CodeUri }}' "$code/code.zip"
 python3 -m zipfile -e "$code/code.zip" "$code"
 printf '%s' '{{ Job }}' | base64 --decode > "$code/job.json"
-cd "$code"
-# The distribution's own boto3, where there is one, is too old to send checksums.
-if ! python3 -c 'import boto3; assert tuple(map(int, boto3.__version__.split(".")[:2])) >= (1, 36)' 2> /dev/null; then
-  python3 -m pip install --quiet --disable-pip-version-check --target "$code/packages" boto3=={{ Boto3 }}
-  export PYTHONPATH="$code/packages"
-fi
-python3 -m compile_job --job job.json"""
+# The package brings its own boto3: the distribution's is too old to send checksums.
+export PYTHONPATH="$code"
+python3 -m compile_job --job "$code/job.json\""""
+
+
+@dataclass(frozen=True)
+class HostTemplate:
+    """A launch template.
+
+    Attributes
+    ----------
+    label
+        The instance family, as construct ids and outputs have it.
+    launch_template_id, version, arn
+        References for other resources.
+    """
+
+    label: str
+    launch_template_id: str
+    version: str
+    arn: str
 
 
 class CompileHost(Construct):
     """Everything that a compile host is started with, and the job that it runs. It starts none itself.
 
+    A debugging host is started from the same templates, by an operator.
+
     Attributes
     ----------
-    launch_template_id, document_name
-        To start a host and to run the job on it.
+    templates
+        One for each kind of host that the deployments need, in the order of their labels.
+    document_name, document_arn
+        What runs a job on a host.
     log_group
         Receives the job's output.
     role
@@ -96,93 +120,65 @@ class CompileHost(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        deployments: Sequence[DeploymentPlan],
+        plan: EnvironmentPlan,
         network: ZoneNetwork,
         store: ModelStore,
         logs: EncryptedLogs,
     ) -> None:
         super().__init__(scope, construct_id)
+        self._plan = plan
         self._network = network
         self._store = store
         self._code = s3_assets.Asset(self, "Code", path=str(lambda_package.stage("compile_job")))
         self.log_group = logs.log_group(self, "Logs")
-        self.role = self._build_role(deployments)
-        self._template = self._build_launch_template(deployments)
-        self.launch_template_id = cast("ec2.CfnLaunchTemplate", self._template.node.default_child).ref
-        self.document_name = self._build_document().ref
-
-    def start_command(self, deployment: DeploymentPlan) -> str:
-        """The command that starts a host able to compile a deployment; it prints the host's id."""
-        template = f"LaunchTemplateId={self.launch_template_id},Version={self._template.latest_version_number}"
-        return " ".join(
-            [
-                "aws ec2 run-instances",
-                f"--region {Stack.of(self).region}",
-                f"--launch-template '{template}'",
-                f"--instance-type {deployment.compile.instance_type}",
-                # Another of the subnets where the first one's zone has none of these instances.
-                f'--subnet-id "${{SUBNET_ID:-{self._network.compile_subnet_ids[0]}}}"',
-                "--query 'Instances[0].InstanceId' --output text",
-            ]
+        self.role = self._build_role()
+        self._security_group = self._build_security_group()
+        self.security_group_id = self._security_group.security_group_id
+        self._by_ami = self._build_templates()
+        self.templates: Sequence[HostTemplate] = sorted(self._by_ami.values(), key=lambda template: template.label)
+        document = self._build_document()
+        self.document_name = document.ref
+        self.document_arn = Stack.of(self).format_arn(
+            service="ssm", resource="document", resource_name=self.document_name
         )
 
-    def compile_command(self, deployment: DeploymentPlan) -> str:
-        """The command that compiles a deployment on the host whose id is in ``$INSTANCE_ID``."""
-        log = f"CloudWatchOutputEnabled=true,CloudWatchLogGroupName={self.log_group.log_group_name}"
-        return " ".join(
-            [
-                "aws ssm send-command",
-                f"--region {Stack.of(self).region}",
-                f"--document-name {self.document_name}",
-                '--instance-ids "$INSTANCE_ID"',
-                f"""--parameters '{{"Job":["{self.job(deployment)}"]}}'""",
-                f"--cloud-watch-output-config '{log}'",
-            ]
-        )
+    def template(self, deployment: DeploymentPlan) -> HostTemplate:
+        """What a deployment's hosts are started from."""
+        return self._by_ami[_kind(deployment)]
 
-    def job(self, deployment: DeploymentPlan) -> str:
-        """The job of a deployment as the document's parameter: base64 of JSON. It holds no secrets."""
-        facts, compile_plan = deployment.facts, deployment.compile
-        job: dict[str, Any] = {
-            "facts": facts.as_dict(),
-            "bucket": self._store.bucket.bucket_name,
-            "prefix": deployment.artifact_prefix,
+    def job(self, deployment: DeploymentPlan) -> Mapping[str, Any]:
+        """What of a deployment's job is known beforehand; the rest follows from the facts. It holds no secrets."""
+        compile_plan = deployment.compile
+        return {
+            "bucket": self._store.bucket_name,
             "image": compile_plan.image_uri,
-            "runner": "docker",
+            "accelerator": compile_plan.accelerator,
+            "layout": compile_plan.layout,
             "weights": {
-                "source": "hub",
-                "model_id": facts.model_id,
-                "revision": facts.model_revision,
-                "token_secret_arn": self._store.hub_token.secret_arn if deployment.model.gated else "",
+                "source": compile_plan.weights_source,
+                "token_secret_arn": self._store.hub_token_arn if deployment.model.gated else "",
             },
-            "devices": compile_plan.devices,
             "export_command": list(compile_plan.export_command),
+            "properties": dict(compile_plan.properties),
             "work_dir": _WORK_DIR,
             "min_free_gib": compile_plan.min_free_gib,
             "min_memory_gib": compile_plan.min_memory_gib,
             "region": deployment.region,
         }
-        return Fn.base64(Stack.of(self).to_json_string(job))
 
-    def _build_role(self, deployments: Sequence[DeploymentPlan]) -> iam.Role:
+    def _build_role(self) -> iam.Role:
         role = iam.Role(
             self,
             "Role",
-            description="Compile hosts: Session Manager, models, serving images, logs",
+            description="Compile hosts: Session Manager, models, serving images, progress, logs",
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
         )
         self._store.grant_compile(role)
         stack = Stack.of(self)
-        repositories = {
-            stack.format_arn(
-                service="ecr",
-                account=deployment.image_account,
-                resource="repository",
-                resource_name=deployment.compile.image_repository,
-            )
-            for deployment in deployments
-        }
         code = self._code.bucket.arn_for_objects(self._code.s3_object_key)
+        progress = stack.format_arn(
+            service="ssm", resource="parameter", resource_name=f"{self._plan.progress_path.removeprefix('/')}/*"
+        )
         groups = stack.format_arn(
             service="logs", resource="log-group", resource_name="*", arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
@@ -212,8 +208,9 @@ class CompileHost(Construct):
             iam.PolicyStatement(
                 sid="PullServingImages",
                 actions=["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-                resources=sorted(repositories),
+                resources=repository_arns(stack, self._plan.deployments),
             ),
+            iam.PolicyStatement(sid="TellProgress", actions=["ssm:PutParameter"], resources=[progress]),
             iam.PolicyStatement(
                 sid="WriteJobLogs",
                 actions=["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
@@ -225,6 +222,7 @@ class CompileHost(Construct):
             role.add_to_policy(statement)
         acknowledge_wildcards(role, "The agent's messages and ECR's login know no resources.", "*")
         acknowledge_wildcards(role, "Finding a log group by its name needs the right to list all.", groups)
+        acknowledge_wildcards(role, "One parameter for each artifact's key, which is not known beforehand.", progress)
         return role
 
     def _build_security_group(self) -> ec2.SecurityGroup:
@@ -233,20 +231,36 @@ class CompileHost(Construct):
         self._network.allow_s3(group, why=why)
         return group
 
-    def _build_launch_template(self, deployments: Sequence[DeploymentPlan]) -> ec2.LaunchTemplate:
-        (ami_parameter,) = {deployment.compile.ami_parameter for deployment in deployments}
-        volume_gib = max(deployment.compile.root_volume_gib for deployment in deployments)
-        user_data = ec2.UserData.for_linux()
-        user_data.add_commands("set -eu", *_LIFETIME_UNITS.split("\n"))
+    def _build_templates(self) -> dict[tuple[str, str], HostTemplate]:
+        kinds: dict[tuple[str, str], list[DeploymentPlan]] = defaultdict(list)
+        for deployment in self._plan.deployments:
+            kinds[_kind(deployment)].append(deployment)
+        families = [family for family, _ in kinds]
+        templates: dict[tuple[str, str], HostTemplate] = {}
+        for family, ami_parameter in sorted(kinds):
+            label = "".join(part.capitalize() for part in family.split("-"))
+            if families.count(family) > 1:
+                # Two engines' versions that want different AMIs of one family.
+                label += "".join(part.capitalize() for part in ami_parameter.replace("/", "-").split("-"))
+                label = "".join(character for character in label if character.isalnum())
+            templates[family, ami_parameter] = self._build_launch_template(
+                label, ami_parameter, kinds[family, ami_parameter]
+            )
+        return templates
+
+    def _build_launch_template(
+        self, label: str, ami_parameter: str, deployments: Sequence[DeploymentPlan]
+    ) -> HostTemplate:
+        user_data = ec2.UserData.custom(lifetime_user_data(self._plan.environment.compile.max_hours + 1))
         template = ec2.LaunchTemplate(
             self,
-            "LaunchTemplate",
+            f"LaunchTemplate{label}",
             machine_image=ec2.MachineImage.resolve_ssm_parameter_at_launch(ami_parameter),
             role=self.role,
             user_data=user_data,
             # At instance level, not on a network interface: only so can run-instances be given a subnet. The subnets
             # assign no public addresses.
-            security_group=self._build_security_group(),
+            security_group=self._security_group,
             http_tokens=ec2.LaunchTemplateHttpTokens.REQUIRED,
             # One hop: containers do not get at the host's role. The export needs no AWS, the host uploads.
             http_put_response_hop_limit=1,
@@ -255,7 +269,7 @@ class CompileHost(Construct):
                 ec2.BlockDevice(
                     device_name=_ROOT_DEVICE,
                     volume=ec2.BlockDeviceVolume.ebs(
-                        volume_gib,
+                        max(deployment.compile.root_volume_gib for deployment in deployments),
                         volume_type=ec2.EbsDeviceVolumeType.GP3,
                         encrypted=True,
                         delete_on_termination=True,
@@ -266,13 +280,21 @@ class CompileHost(Construct):
                 )
             ],
         )
-        Tags.of(template).add("Name", f"modelzone-{deployments[0].environment}-compile-host")
-        return template
+        # The construct would name hosts by its path. Whoever starts one gives it a name that says more.
+        Tags.of(template).add("Name", f"modelzone-{self._plan.environment.name}-compile-host")
+        resource = cast("ec2.CfnLaunchTemplate", template.node.default_child)
+        return HostTemplate(
+            label=label,
+            launch_template_id=resource.ref,
+            version=template.latest_version_number,
+            arn=Stack.of(self).format_arn(service="ec2", resource="launch-template", resource_name=resource.ref),
+        )
 
     def _build_document(self) -> ssm.CfnDocument:
         """Nothing but base64 can reach the shell, so no job can hold a command."""
-        script = _SCRIPT.replace("{{ WorkDir }}", _WORK_DIR).replace("{{ CodeUri }}", self._code.s3_object_url)
-        script = script.replace("{{ Boto3 }}", _BOTO3)
+        install = _INSTALL_DOCKER if self._network.egress == "nat" else _NO_WAY_TO_DOCKER
+        script = _SCRIPT.replace("{{ InstallDocker }}", install).replace("{{ WorkDir }}", _WORK_DIR)
+        script = script.replace("{{ CodeUri }}", self._code.s3_object_url)
         return ssm.CfnDocument(
             self,
             "Document",
@@ -287,11 +309,11 @@ class CompileHost(Construct):
                 "parameters": {
                     "Job": {
                         "type": "String",
-                        "description": "The job, base64 of JSON; see the outputs of the compile stack",
+                        "description": "The job, base64 of JSON",
                         # The agent reads patterns with Go's engine, which knows no counts above 1000.
                         "allowedPattern": "^[A-Za-z0-9+/]+={0,2}$",
                         "minChars": 16,
-                        "maxChars": 8192,
+                        "maxChars": _MOST_JOB_CHARACTERS,
                     },
                     "KeepHost": {
                         "type": "String",
@@ -305,8 +327,29 @@ class CompileHost(Construct):
                         "action": "aws:runShellScript",
                         "name": "Compile",
                         "precondition": {"StringEquals": ["platformType", "Linux"]},
-                        "inputs": {"timeoutSeconds": str(_JOB_SECONDS), "runCommand": script.split("\n")},
+                        "inputs": {
+                            "timeoutSeconds": str(self._plan.environment.compile.max_hours * 3600),
+                            "runCommand": script.split("\n"),
+                        },
                     }
                 ],
             },
         )
+
+
+def repository_arns(stack: Stack, deployments: Sequence[DeploymentPlan]) -> list[str]:
+    """The repositories of the images that deployments are compiled with."""
+    arns = set()
+    for deployment in deployments:
+        # <account>.dkr.ecr.<region>.amazonaws.com/<repository>:<tag>
+        account, _, _, region, *_ = deployment.compile.image_uri.split(".", 5)
+        name = deployment.compile.image_repository
+        arns.add(
+            stack.format_arn(service="ecr", account=account, region=region, resource="repository", resource_name=name)
+        )
+    return sorted(arns)
+
+
+def _kind(deployment: DeploymentPlan) -> tuple[str, str]:
+    """What tells launch templates apart: the family and its AMI."""
+    return deployment.compile.instance_type.split(".", 1)[0], deployment.compile.ami_parameter

@@ -1,22 +1,31 @@
-"""The compiled artifact that a deployment serves, checked before anything that costs money is started."""
+"""The compiled artifact that a deployment serves: compiled when it is missing, checked before anything is served."""
 
 from __future__ import annotations
+
+import math
 
 from aws_cdk import CustomResource, Duration, Token
 from constructs import Construct
 
 from modelzone.planning import DeploymentPlan
+from modelzone.settings import Compile
 from zone_constructs.artifact_check import ArtifactCheck
+from zone_constructs.compile_pipeline import CompilePipeline
+from zone_constructs.compile_waiter import CompileWaiter
 from zone_constructs.deployment_parameters import DeploymentParameters
 from zone_constructs.model_store import ModelStore
 
 __all__ = ["CompiledArtifact"]
 
+# CloudFormation waits an hour for a custom resource; one that answers before can be followed by the next.
+_WINDOW_MINUTES = 55
+
 
 class CompiledArtifact(Construct):
-    """A custom resource that fails the deployment, with the reason, unless a fitting artifact is in the bucket.
+    """Custom resources that wait for the compilation, one after another, and a last one that checks the artifact.
 
-    What the endpoint is told about the artifact comes from its manifest, through these attributes.
+    Each fails the deployment, with the reason; what was served before is served on. What the endpoint is told about
+    the artifact comes from its manifest, through these attributes.
 
     Attributes
     ----------
@@ -32,8 +41,11 @@ class CompiledArtifact(Construct):
         construct_id: str,
         *,
         check: ArtifactCheck,
+        waiter: CompileWaiter,
+        pipeline: CompilePipeline,
         store: ModelStore,
         deployment: DeploymentPlan,
+        settings: Compile,
         parameters: DeploymentParameters,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -41,33 +53,67 @@ class CompiledArtifact(Construct):
             instance_type: ",".join(map(str, row))
             for instance_type, row in deployment.allowed_tensor_parallel_degrees.items()
         }
+        properties = {
+            "Bucket": store.bucket_name,
+            "Deployment": deployment.name,
+            "Facts": deployment.facts.as_dict(),
+            "Planned": dict(parameters.planned),
+            "Given": dict(parameters.given),
+            "AllowedTensorParallelDegrees": degrees,
+            "MaxSequenceLength": str(deployment.maximum_sequence_length),
+            "MaxInputTokens": str(deployment.serving.max_input_tokens),
+            "CompileHint": deployment.compile_hint,
+        }
         self.resource = CustomResource(
             self,
             "Resource",
             resource_type="Custom::CompiledArtifact",
             service_token=check.function.function_arn,
             service_timeout=Duration.minutes(5),
-            properties={
-                "Bucket": store.bucket.bucket_name,
-                "Deployment": deployment.name,
-                "Facts": deployment.facts.as_dict(),
-                "Planned": dict(parameters.planned),
-                "Given": dict(parameters.given),
-                "AllowedTensorParallelDegrees": degrees,
-                "MaxSequenceLength": str(deployment.maximum_sequence_length),
-                "MaxInputTokens": str(deployment.serving.max_input_tokens),
-                "CompileHint": deployment.compile_hint,
-            },
+            properties={**properties, "DeleteArtifact": _flag(value=settings.delete_artifacts)},
         )
-        self.s3_uri = self.resource.get_att_string("S3Uri")
-        self.manifest_sha256 = self.resource.get_att_string("ManifestSha256")
-        self.dtype = self.resource.get_att_string("Dtype")
-        self.max_batch_prefill_tokens = self.resource.get_att_string("MaxBatchPrefillTokens")
+        windows = _windows(settings)
+        before: CustomResource | None = None
+        for number in range(1, windows + 1):
+            window = CustomResource(
+                self,
+                f"Window{number}",
+                resource_type="Custom::ArtifactCompilation",
+                service_token=waiter.service_token,
+                service_timeout=Duration.hours(1),
+                properties={
+                    **properties,
+                    "StateMachineArn": pipeline.state_machine.state_machine_arn,
+                    "Window": str(number),
+                    "Windows": str(windows),
+                    "WindowSeconds": str(_WINDOW_MINUTES * 60),
+                    "Compile": _flag(value=settings.automatic),
+                },
+            )
+            if before is not None:
+                window.node.add_dependency(before)
+            before = window
+        if before is not None:
+            self.resource.node.add_dependency(before)
+        self.s3_uri = self.text("S3Uri")
+        self.manifest_sha256 = self.text("ManifestSha256")
 
     def text(self, name: str) -> str:
-        """The value that holds for a parameter of the stack: what the operator gave, or else the plan's."""
+        """What the check answers under a name; for a parameter of the stack, what the operator gave or the plan's."""
         return self.resource.get_att_string(name)
 
     def number(self, name: str) -> float:
         """`text` for a property that takes a number."""
         return Token.as_number(self.resource.get_att(name))
+
+
+def _windows(settings: Compile) -> int:
+    """How many are needed for the longest compilation, and one for the waits around it."""
+    if not settings.automatic:
+        return 1
+    return math.ceil(settings.max_hours * 60 / _WINDOW_MINUTES) + 1
+
+
+def _flag(*, value: bool) -> str:
+    """CloudFormation hands every property over as text."""
+    return "true" if value else "false"

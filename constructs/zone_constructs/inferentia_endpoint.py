@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from modelzone.engines import ENGINES
 from modelzone.planning import DeploymentPlan
 from zone_constructs.acknowledge import acknowledge_wildcards
 from zone_constructs.compiled_artifact import CompiledArtifact
@@ -123,17 +124,14 @@ class InferentiaEndpoint(Construct):
 
     @staticmethod
     def _image_statements(artifact: CompiledArtifact) -> list[iam.PolicyStatement]:
-        """Pull from the image's own repository. Its URI may be a parameter, so CloudFormation takes it apart."""
-        uri = artifact.text("ImageUri")
-        registry = Fn.split(".", uri)
-        repository = Fn.select(0, Fn.split(":", Fn.select(1, Fn.split("/", uri))))
-        account, region = Fn.select(0, registry), Fn.select(3, registry)
+        """Pull from the image's own repository, whoever chose the image: the check of the artifact takes it apart."""
+        region, account = artifact.text("RegistryRegion"), artifact.text("RegistryAccount")
         return [
             iam.PolicyStatement(sid="RegistryLogin", actions=["ecr:GetAuthorizationToken"], resources=["*"]),
             iam.PolicyStatement(
                 sid="PullServingImage",
                 actions=["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-                resources=[f"arn:{Aws.PARTITION}:ecr:{region}:{account}:repository/{repository}"],
+                resources=[f"arn:{Aws.PARTITION}:ecr:{region}:{account}:repository/{artifact.text('Repository')}"],
             ),
         ]
 
@@ -190,15 +188,22 @@ class InferentiaEndpoint(Construct):
         return Stack.of(self).format_arn(service="ec2", resource=resource, resource_name=name)
 
     def _build_model(self, deployment: DeploymentPlan, artifact: CompiledArtifact) -> sagemaker.CfnModel:
+        engine = ENGINES[deployment.facts.engine]
+        # What was compiled in, as the artifact's manifest says.
+        compiled = engine.artifact_environment(
+            deployment.facts.engine_version,
+            {
+                "batch_size": artifact.text("BatchSize"),
+                "sequence_length": artifact.text("SequenceLength"),
+                "tensor_parallel_degree": artifact.text("TensorParallelDegree"),
+                "dtype": artifact.text("Dtype"),
+                "max_input_tokens": str(deployment.serving.max_input_tokens),
+                "max_batch_prefill_tokens": artifact.text("MaxBatchPrefillTokens"),
+            },
+        )
         environment = {
             **deployment.container_environment,
-            # What was compiled in, as the artifact's manifest says.
-            "MAX_BATCH_SIZE": artifact.text("BatchSize"),
-            "MAX_TOTAL_TOKENS": artifact.text("SequenceLength"),
-            "MAX_INPUT_TOKENS": str(deployment.serving.max_input_tokens),
-            "MAX_BATCH_PREFILL_TOKENS": artifact.max_batch_prefill_tokens,
-            "HF_NUM_CORES": artifact.text("TensorParallelDegree"),
-            "HF_AUTO_CAST_TYPE": artifact.dtype,
+            **compiled,
             # Not read by the container: says in the model's description what it serves.
             "MODELZONE_ARTIFACT_SHA256": artifact.manifest_sha256,
         }
@@ -232,7 +237,7 @@ class InferentiaEndpoint(Construct):
         return sagemaker.CfnEndpointConfig(
             self,
             "Config",
-            kms_key_id=store.key.key_arn,
+            kms_key_id=store.key_arn,
             production_variants=[
                 sagemaker.CfnEndpointConfig.ProductionVariantProperty(
                     variant_name=self.variant_name,

@@ -30,7 +30,10 @@ PACKAGES = {
 }
 _REQUIREMENTS = "requirements.txt"
 _LAUNCHER = "run.sh"
+# Where a package runs: Lambda's Python, and that of a compile host (Ubuntu 22.04).
 _PYTHON = "3.13"
+_HOST_PYTHON = "3.10"
+_ON_HOSTS = frozenset({"compile_job"})
 _PLATFORM_UV = "x86_64-manylinux_2_28"
 _PLATFORMS_PIP = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
 # Change it when the way of staging changes, so that folders staged before are not taken for current ones.
@@ -56,7 +59,7 @@ def stage(name: str) -> Path:
         draft = Path(folder) / "package"
         draft.mkdir()
         if (source / _REQUIREMENTS).is_file():
-            _install(source / _REQUIREMENTS, draft)
+            _install(source / _REQUIREMENTS, draft, python=_HOST_PYTHON if name in _ON_HOSTS else _PYTHON)
             _strip(draft)
         _copy_sources(source, draft)
         try:
@@ -95,18 +98,18 @@ def _copy_sources(source: Path, target: Path) -> None:
         copy.chmod(0o755 if executable else 0o644)
 
 
-def _install(requirements: Path, target: Path) -> None:
+def _install(requirements: Path, target: Path, *, python: str) -> None:
     if importlib.util.find_spec("uv") is not None:
         command = [
             sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:",
-            "--python-platform", _PLATFORM_UV, "--python-version", _PYTHON,
+            "--python-platform", _PLATFORM_UV, "--python-version", python,
             "--target", str(target), "--requirement", str(requirements),
         ]  # fmt: skip
     else:
         platforms = [argument for platform in _PLATFORMS_PIP for argument in ("--platform", platform)]
         command = [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-            "--no-deps", "--only-binary", ":all:", "--implementation", "cp", *platforms, "--python-version", _PYTHON,
+            "--no-deps", "--only-binary", ":all:", "--implementation", "cp", *platforms, "--python-version", python,
             "--target", str(target), "--requirement", str(requirements),
         ]  # fmt: skip
     try:

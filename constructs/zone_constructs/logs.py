@@ -1,4 +1,4 @@
-"""Encrypted log groups."""
+"""Encrypted log groups, and the key that encrypts them and the environment's notices."""
 
 # jsii's classes name some parameters differently from the interfaces they implement; mypy checks these arguments.
 # pyright: reportArgumentType=false
@@ -35,7 +35,7 @@ class EncryptedLogs(Construct):
     Attributes
     ----------
     key
-        Usable by CloudWatch Logs for groups of this account and region only.
+        Usable by CloudWatch Logs for groups of this account and region, and by alarms that send notices.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class EncryptedLogs(Construct):
             self,
             "Key",
             alias=f"alias/modelzone/{environment_name}/logs",
-            description=f"Modelzone {environment_name}: log groups",
+            description=f"Modelzone {environment_name}: log groups and notices",
             enable_key_rotation=True,
             pending_window=Duration.days(7),
             removal_policy=self._removal_policy,
@@ -87,6 +87,16 @@ class EncryptedLogs(Construct):
                         )
                     }
                 },
+            )
+        )
+        # An alarm publishes to an encrypted topic with a service's rights.
+        key.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmsOfThisAccount",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                resources=["*"],
+                conditions={"StringEquals": {"aws:SourceAccount": stack.account}},
             )
         )
         return key

@@ -37,6 +37,8 @@ class RegistryEntry(Construct):
             "chat_template": deployment.model.chat_template or "",
             "max_input_tokens": str(deployment.serving.max_input_tokens),
             "max_total_tokens": artifact.text("SequenceLength"),
+            # What must not be deleted while this entry is there.
+            "artifact": artifact.s3_uri,
         }
         self.parameter = ssm.StringParameter(
             self,

@@ -1,15 +1,14 @@
-"""Entry point of the function: whatever happens, CloudFormation gets an answer that can be read."""
+"""Entry point of the check: whatever happens, CloudFormation gets an answer that can be read."""
 
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-import boto3
-from botocore.config import Config
-
+from .aws import Clients
 from .check import CheckError, Order, check_artifact
+from .deletion import delete_artifact
 from .response import put_response
 
 __all__ = ["handler"]
@@ -25,18 +24,19 @@ class _Context(Protocol):
 
 
 def handler(event: dict[str, Any], context: _Context) -> None:
-    """Check the artifact on create and update; on delete do nothing: artifacts outlive deployments."""
-    kind = event.get("RequestType")
+    """Check the artifact on create and update; on delete keep it, unless the environment says otherwise."""
     previous = event.get("PhysicalResourceId") or NO_ARTIFACT
-    if kind == "Delete":
-        put_response(event, succeeded=True, physical_id=previous)
-        return
+    physical_id, attributes = previous, None
     try:
-        order = Order.from_properties(event.get("ResourceProperties", {}))
-        order.check_change(event.get("PhysicalResourceId"))
-        config = Config(connect_timeout=5, read_timeout=20, max_pool_connections=16, retries={"mode": "standard"})
-        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
-        artifact = check_artifact(order, s3=session.client("s3", config=config))
+        properties = event.get("ResourceProperties", {})
+        if event.get("RequestType") == "Delete":
+            _delete(previous, properties)
+        else:
+            order = Order.from_properties(properties)
+            order.check_change(event.get("PhysicalResourceId"))
+            artifact = check_artifact(order, s3=Clients().s3)
+            logger.info("artifact %s is complete", artifact.s3_uri)
+            physical_id, attributes = artifact.physical_id, artifact.attributes
     except CheckError as error:
         logger.warning("refused: %s", error)
         put_response(event, succeeded=False, physical_id=previous, reason=str(error))
@@ -48,5 +48,10 @@ def handler(event: dict[str, Any], context: _Context) -> None:
         )
         put_response(event, succeeded=False, physical_id=previous, reason=reason)
     else:
-        logger.info("artifact %s is complete", artifact.s3_uri)
-        put_response(event, succeeded=True, physical_id=artifact.physical_id, attributes=artifact.attributes)
+        put_response(event, succeeded=True, physical_id=physical_id, attributes=attributes)
+
+
+def _delete(physical_id: str, properties: Mapping[str, Any]) -> None:
+    """Artifacts are shared and outlive deployments: only on request is one deleted, and never one that is served."""
+    if properties.get("DeleteArtifact") == "true":
+        delete_artifact(physical_id, bucket=str(properties.get("Bucket", "")), clients=Clients())

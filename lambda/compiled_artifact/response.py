@@ -71,11 +71,11 @@ def put_response(
             sleep(2.0**attempt / 2)
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, limit: int = MAX_REASON_BYTES) -> str:
     """Return the text, cut between characters to what fits into the answer as JSON."""
-    if _size(text) <= MAX_REASON_BYTES:
+    if _size(text) <= limit:
         return text
-    kept = bisect.bisect_right(range(len(text)), MAX_REASON_BYTES, key=lambda length: _size(text[:length] + "…")) - 1
+    kept = bisect.bisect_right(range(len(text)), limit, key=lambda length: _size(text[:length] + "…")) - 1
     return text[:kept] + "…"
 
 

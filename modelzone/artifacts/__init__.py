@@ -1,4 +1,4 @@
-"""Compiled artifacts: how they are identified and where they lie."""
+"""Compiled artifacts: how they are identified, where they lie, who uses them, and how unused ones go."""
 
 from modelzone.artifacts.key import ArtifactFacts, artifact_key, artifact_prefix
 

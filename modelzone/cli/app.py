@@ -13,10 +13,13 @@ from modelzone.cli.options import examples
 from modelzone.cli.output import write
 from modelzone.cli.project import Project
 from modelzone.cli.verbs import (
+    artifacts,
+    compile,  # noqa: A004 - a verb
     cost,
     doctor,
     engines,
     environments,
+    host,
     instances,
     local,
     models,
@@ -39,7 +42,8 @@ class Verb(Protocol):
 
 # In the order of the help.
 VERBS: tuple[Verb, ...] = (
-    plan, cost, params, models, engines, instances, environments, profile, doctor, prices, local,
+    plan, cost, params, models, engines, instances, environments, profile, doctor, compile, artifacts, host, prices,
+    local,
 )  # fmt: skip
 
 _EXAMPLES = examples(
@@ -47,6 +51,7 @@ _EXAMPLES = examples(
     "modelzone cost dev --compare",
     "modelzone params dev mixtral scaling.max_instances=4",
     "modelzone doctor preflight dev",
+    "modelzone compile mixtral --follow",
 )
 _STATUSES = "\b\nExit status:\n" + "\n".join(f"  {code.value:>3}  {code.meaning}" for code in ExitCode)
 

@@ -1,4 +1,4 @@
-"""An override set: what goes with ``-c``, what as a CloudFormation parameter, what has to be compiled before."""
+"""An override set: what goes with ``-c``, what as a CloudFormation parameter."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class OverrideSet:
         What goes with ``-c`` when the deployment's stack is deployed.
     parameters
         What goes as a parameter; an empty value resets it.
+    automatic
+        Whether a deploy compiles what is missing.
     """
 
     base: DeploymentPlan
@@ -45,6 +47,7 @@ class OverrideSet:
     fields: Mapping[str, str]
     context: Mapping[str, str]
     parameters: Mapping[str, str]
+    automatic: bool
 
     @property
     def stack_name(self) -> str:
@@ -58,16 +61,6 @@ class OverrideSet:
         """How to deploy with them."""
         given = [("--parameters", f"{self.stack_name}:{name}={value}") for name, value in self.parameters.items()]
         return [*self._cdk(self.plan.stack_id, self.context), *given]
-
-    @property
-    def compile(self) -> Command | None:
-        """What to deploy first: the compile host, for what it compiles is planned, so all of them go with ``-c``.
-
-        None if the artifact is the one that is planned anyway, or if nothing can be compiled in this environment.
-        """
-        if not self.changes_artifact or not self.plan.can_fetch_weights:
-            return None
-        return self._cdk("CompileStack", {f"deployment.{self.plan.name}.{k}": v for k, v in self.fields.items()})
 
     def _cdk(self, stack: str, context: Mapping[str, str]) -> Command:
         begin = ("cdk", "deploy", stack, "-c", f"environment={self.plan.environment}")
@@ -101,16 +94,12 @@ class OverrideSet:
         return tuple(notes)
 
     def _how_to_compile(self) -> str:
-        if not self.plan.can_fetch_weights:
-            return f"unless it is there already, this has to be done first. {self.plan.compile_hint}"
-        camel = self.plan.camel_name
-        steps = (
-            f"unless it is there already, deploy CompileStack first, run the commands in its outputs Start{camel} "
-            f"and Compile{camel}, and deploy {self.plan.stack_id} when they are done"
-        )
-        if keys := [key for name, (_, key) in _OF_THE_MODEL.items() if self.parameters.get(name)]:
-            steps += f"; it compiles the profile's model: change {' and '.join(keys)} in the profile before"
-        return steps
+        if self.automatic:
+            source = (
+                "" if self.plan.compile.weights_source == "hub" else " from weights in the model store (egress: none)"
+            )
+            return f"unless it is there already, the deploy compiles it first{source}"
+        return f"unless it is there already, this has to be done first. {self.plan.compile_hint}"
 
     @property
     def _moves(self) -> bool:
@@ -134,6 +123,7 @@ def divide(root: Path, environment: str, deployment: str, pairs: Mapping[str, st
         They cannot be planned, or not be given.
     """
     from modelzone.planning.parameters import deploy_parameters  # noqa: PLC0415
+    from modelzone.settings import load_environment  # noqa: PLC0415
 
     base = _plan(root, environment, deployment, {})
     fields, parameters = _by_field(pairs, deploy_parameters(base), synth=synth)
@@ -146,6 +136,7 @@ def divide(root: Path, environment: str, deployment: str, pairs: Mapping[str, st
         fields=fields,
         context={f"deployment.{deployment}.{name}": value for name, value in fields.items() if name not in given},
         parameters={name: fields[field] for field, name in given.items()} | parameters,
+        automatic=load_environment(root, environment).compile.automatic,
     )
 
 

@@ -122,7 +122,7 @@ class EnvironmentCosts:
 def environment_costs(plan: EnvironmentPlan) -> EnvironmentCosts:
     """Count what is billed by the hour or the month whether it is used or not."""
     region = plan.environment.region
-    lines = [*_network(plan), *_stores(region)]
+    lines = [*_network(plan), *_stores(plan)]
     for deployment in plan.deployments:
         lines += _deployment(deployment)
     return EnvironmentCosts(environment=plan.environment.name, region=region, lines=tuple(lines))
@@ -152,8 +152,12 @@ def _network(plan: EnvironmentPlan) -> Iterable[CostLine]:
     )
 
 
-def _stores(region: str) -> Iterable[CostLine]:
-    # One key for logs and one for the model store.
+def _stores(plan: EnvironmentPlan) -> Iterable[CostLine]:
+    # One key for logs and one for the model store; who shares another environment's store pays for logs only.
+    region = plan.environment.region
+    if plan.environment.model_store is not None:
+        yield _line("kms_key", "KMS key", stack="NetworkStack", region=region)
+        return
     yield _line("kms_key", "KMS keys", stack="NetworkStack, ModelStoreStack", region=region, count=2)
     yield _line("secret", "hub token secret", stack="ModelStoreStack", region=region)
 

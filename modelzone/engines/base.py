@@ -122,6 +122,14 @@ class Engine(Protocol):
         """What the container is told at start, without what a compiled artifact decides."""
         ...
 
+    def artifact_environment(self, version: str, values: Mapping[str, str]) -> dict[str, str]:
+        """What a compiled artifact decides about the container: the one place that knows the variables for it.
+
+        `values` are those of `shapes.artifact_values`; they may also be references that CloudFormation fills from the
+        artifact's manifest.
+        """
+        ...
+
     def serving_properties(self, version: str, model: Model, serving: Serving) -> dict[str, str] | None:
         """The lines of ``serving.properties`` for DJL Serving; None for other engines."""
         ...
@@ -136,7 +144,7 @@ class Engine(Protocol):
     def export_command(self, version: str, model: Model, serving: Serving) -> tuple[str, ...] | None:
         """The command that compiles a model inside the serving container.
 
-        ``{model}`` and ``{output}`` stand for folders, ``{properties}`` for one with a ``serving.properties``. None
-        when the version compiles nothing ahead of time.
+        ``{model}`` and ``{output}`` stand for folders, ``{properties}`` for one with a ``serving.properties``, and the
+        placeholders of `shapes` for what is compiled in. None when the version compiles nothing ahead of time.
         """
         ...

@@ -9,6 +9,7 @@ from modelzone.architectures import Clip
 from modelzone.engines.base import Compiler, EngineVersion
 from modelzone.engines.defaults import EngineDefaults
 from modelzone.engines.environment import check_no_options, check_secrets
+from modelzone.engines.shapes import BATCH_SIZE
 from modelzone.refusals import Refusal
 from modelzone.settings.model_profile import Model, Serving
 
@@ -59,7 +60,7 @@ class ClipNeuronx(EngineDefaults):
         towers = model.architecture
         if not isinstance(towers, Clip) or towers.type != "clip":
             return None
-        batch, size = str(serving.batch_size), str(towers.image_size)
+        batch, size = BATCH_SIZE, str(towers.image_size)
         return (
             "optimum-cli", "export", "neuron",
             "--model", "{model}",

@@ -31,6 +31,11 @@ class EngineDefaults:
         del version, model
         return dict(serving.environment)
 
+    def artifact_environment(self, version: str, values: Mapping[str, str]) -> dict[str, str]:
+        """Nothing: the container reads no shapes from its environment."""
+        del version, values
+        return {}
+
     def serving_properties(self, version: str, model: Model, serving: Serving) -> dict[str, str] | None:
         """None: the server is not DJL Serving."""
         del version, model, serving

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from modelzone.engines.base import Compiler, EngineVersion
 from modelzone.engines.lmi import AMPERE, JSONLINES_0_26, LMI_0_26, LmiEngine
 from modelzone.engines.serving_properties import ServingProperties
+from modelzone.engines.shapes import TENSOR_PARALLEL_DEGREE
 from modelzone.refusals import Refusal
 from modelzone.settings.model_profile import Model, Option, Serving
 
@@ -137,13 +138,13 @@ class LmiTrtLlm(LmiEngine):
 
     def export_command(self, version: str, model: Model, serving: Serving) -> tuple[str, ...]:
         """The container's own script; what it compiles for stands in ``serving.properties``."""
-        del model
+        del model, serving
         pipeline = () if version == _FIRST else ("--pipeline_parallel_degree", "1")
         return (
             "python", _SCRIPT,
             "--properties_dir", "{properties}",
             "--trt_llm_model_repo", "{output}",
-            "--tensor_parallel_degree", str(serving.tensor_parallel_degree),
+            "--tensor_parallel_degree", TENSOR_PARALLEL_DEGREE,
             *pipeline,
             "--model_path", "{model}",
         )  # fmt: skip

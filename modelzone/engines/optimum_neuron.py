@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from modelzone.engines.base import Compiler, EngineVersion
+from modelzone.engines.shapes import BATCH_SIZE, SEQUENCE_LENGTH, TENSOR_PARALLEL_DEGREE
 from modelzone.refusals import Refusal
 from modelzone.settings.model_profile import Model, Serving
 
@@ -71,7 +72,7 @@ def decoder_export(version: str, serving: Serving) -> tuple[str, ...]:
     version
         optimum-neuron's.
     """
-    degree = str(serving.tensor_parallel_degree)
+    degree = TENSOR_PARALLEL_DEGREE
     numbers: tuple[str, ...] = ("--auto_cast_type", serving.dtype, "--num_cores", degree)
     if version.startswith("0.4."):
         numbers = (
@@ -84,8 +85,8 @@ def decoder_export(version: str, serving: Serving) -> tuple[str, ...]:
         "--model", "{model}",
         # From a folder the task cannot be inferred.
         "--task", "text-generation",
-        "--batch_size", str(serving.batch_size),
-        "--sequence_length", str(serving.sequence_length),
+        "--batch_size", BATCH_SIZE,
+        "--sequence_length", SEQUENCE_LENGTH,
         *numbers,
         "{output}",
     )  # fmt: skip

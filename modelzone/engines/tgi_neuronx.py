@@ -16,6 +16,7 @@ from modelzone.engines.optimum_neuron import (
     check_static_batch,
     decoder_export,
 )
+from modelzone.engines.shapes import artifact_values
 from modelzone.refusals import Refusal
 from modelzone.settings.model_profile import Model, Serving
 
@@ -100,7 +101,7 @@ class TgiNeuronx(EngineDefaults):
             return
         yield from check_secrets(serving)
         yield from check_no_options(serving, engine=f"{self.name} {version}")
-        yield from check_decided(serving, _decided(version, serving))
+        yield from check_decided(serving, self._decided(version, serving))
         yield from _check_fatal(version, serving)
 
     def container_environment(self, version: str, model: Model, serving: Serving) -> dict[str, str]:
@@ -112,48 +113,59 @@ class TgiNeuronx(EngineDefaults):
         del model
         return {("HF_MODEL_ID" if version in _ONE else "MODEL_ID"): MODEL_FOLDER, **serving.environment}
 
+    def artifact_environment(self, version: str, values: Mapping[str, str]) -> dict[str, str]:
+        """Shapes and limits; the launcher compares the first five with the compiled configuration."""
+        del version
+        return {
+            "MAX_BATCH_SIZE": values["batch_size"],
+            "MAX_TOTAL_TOKENS": values["sequence_length"],
+            "HF_NUM_CORES": values["tensor_parallel_degree"],
+            "HF_AUTO_CAST_TYPE": values["dtype"],
+            "MAX_INPUT_TOKENS": values["max_input_tokens"],
+            "MAX_BATCH_PREFILL_TOKENS": values["max_batch_prefill_tokens"],
+        }
+
     def export_command(self, version: str, model: Model, serving: Serving) -> tuple[str, ...]:
         """``optimum-cli export neuron``."""
         del model
         return decoder_export(self.versions[version].components["optimum-neuron"], serving)
 
+    def _decided(self, version: str, serving: Serving) -> dict[str, Decided]:
+        """What the artifact or the plan decides, by variable."""
+        values = artifact_values(serving)
+        read = {
+            name: Decided(value=value, by=_reason(name, serving))
+            for name, value in self.artifact_environment(version, values).items()
+        }
+        model = Decided(value=MODEL_FOLDER, by=f"the artifact, which lies in {MODEL_FOLDER}")
+        decided = {
+            **read,
+            # Other names for the same, which the entrypoint reads as well.
+            "HF_BATCH_SIZE": read["MAX_BATCH_SIZE"],
+            "HF_SEQUENCE_LENGTH": read["MAX_TOTAL_TOKENS"],
+            "HF_MODEL_ID": model,
+            "MODEL_ID": model,
+            "PORT": Decided(value="8080", by="SageMaker, which asks port 8080"),
+        }
+        if version == "0.0.25":
+            decided["MESSAGES_API_ENABLED"] = Decided(
+                value="false",
+                by="the gateway, which renders the chat template: TGI 2.1.1 would answer chat bodies only",
+            )
+        return decided
 
-def _decided(version: str, serving: Serving) -> dict[str, Decided]:
-    """What the artifact or the plan decides, by variable."""
-    batch = Decided(value=str(serving.batch_size), by=f"batch_size {serving.batch_size}, which is compiled in")
-    total = Decided(
-        value=str(serving.sequence_length), by=f"sequence_length {serving.sequence_length}, which is compiled in"
-    )
-    cores = Decided(
-        value=str(serving.tensor_parallel_degree),
-        by=f"tensor_parallel_degree {serving.tensor_parallel_degree}, which is compiled in",
-    )
-    dtype = Decided(value=serving.dtype, by=f"dtype {serving.dtype}, which is compiled in")
-    prefill = serving.batch_size * serving.max_input_tokens
-    model = Decided(value=MODEL_FOLDER, by=f"the artifact, which lies in {MODEL_FOLDER}")
-    decided = {
-        "MAX_BATCH_SIZE": batch,
-        "HF_BATCH_SIZE": batch,
-        "MAX_TOTAL_TOKENS": total,
-        "HF_SEQUENCE_LENGTH": total,
-        "MAX_INPUT_TOKENS": Decided(
-            value=str(serving.max_input_tokens), by=f"max_input_tokens {serving.max_input_tokens}"
-        ),
-        "MAX_BATCH_PREFILL_TOKENS": Decided(
-            value=str(prefill),
-            by=f"batch_size {serving.batch_size} of prompts with max_input_tokens {serving.max_input_tokens}",
-        ),
-        "HF_NUM_CORES": cores,
-        "HF_AUTO_CAST_TYPE": dtype,
-        "HF_MODEL_ID": model,
-        "MODEL_ID": model,
-        "PORT": Decided(value="8080", by="SageMaker, which asks port 8080"),
-    }
-    if version == "0.0.25":
-        decided["MESSAGES_API_ENABLED"] = Decided(
-            value="false", by="the gateway, which renders the chat template: TGI 2.1.1 would answer chat bodies only"
-        )
-    return decided
+
+def _reason(name: str, serving: Serving) -> str:
+    """Which setting decides a variable, with its value."""
+    batch, longest = serving.batch_size, serving.max_input_tokens
+    return {
+        "MAX_BATCH_SIZE": f"batch_size {batch}, which is compiled in",
+        "MAX_TOTAL_TOKENS": f"sequence_length {serving.sequence_length}, which is compiled in",
+        "HF_NUM_CORES": f"tensor_parallel_degree {serving.tensor_parallel_degree}, which is compiled in",
+        "HF_AUTO_CAST_TYPE": f"dtype {serving.dtype}, which is compiled in",
+        "MAX_INPUT_TOKENS": f"max_input_tokens {longest}",
+        "MAX_BATCH_PREFILL_TOKENS": f"batch_size {batch} of prompts with max_input_tokens {longest}",
+    }[name]
 
 
 def _check_fatal(version: str, serving: Serving) -> Iterator[Refusal]:

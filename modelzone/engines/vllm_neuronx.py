@@ -15,6 +15,7 @@ from modelzone.engines.optimum_neuron import (
     check_static_batch,
     decoder_export,
 )
+from modelzone.engines.shapes import artifact_values
 from modelzone.refusals import Refusal
 from modelzone.settings.model_profile import Model, Serving
 
@@ -81,7 +82,7 @@ class VllmNeuronx(EngineDefaults):
             return
         yield from check_secrets(serving)
         yield from check_no_options(serving, engine=f"{self.name} {version}")
-        yield from check_decided(serving, _decided(model, serving))
+        yield from check_decided(serving, self._decided(version, model, serving))
         for name, instead in _INSTEAD.items():
             if name in serving.environment:
                 yield Refusal(
@@ -106,27 +107,39 @@ class VllmNeuronx(EngineDefaults):
         del version
         return {"SM_ON_MODEL": MODEL_FOLDER, "SM_ON_SERVED_MODEL_NAME": model.hub_id, **serving.environment}
 
+    def artifact_environment(self, version: str, values: Mapping[str, str]) -> dict[str, str]:
+        """The shapes as arguments of ``optimum-cli neuron serve``."""
+        del version
+        return {
+            "SM_ON_BATCH_SIZE": values["batch_size"],
+            "SM_ON_SEQUENCE_LENGTH": values["sequence_length"],
+            "SM_ON_TENSOR_PARALLEL_SIZE": values["tensor_parallel_degree"],
+        }
+
     def export_command(self, version: str, model: Model, serving: Serving) -> tuple[str, ...]:
         """``optimum-cli export neuron``."""
         del model
         return decoder_export(version, serving)
 
-
-def _decided(model: Model, serving: Serving) -> dict[str, Decided]:
-    batch = Decided(value=str(serving.batch_size), by=f"batch_size {serving.batch_size}, which is compiled in")
-    length = Decided(
-        value=str(serving.sequence_length), by=f"sequence_length {serving.sequence_length}, which is compiled in"
-    )
-    return {
-        "SM_ON_MODEL": Decided(value=MODEL_FOLDER, by=f"the artifact, which lies in {MODEL_FOLDER}"),
-        "SM_ON_SERVED_MODEL_NAME": Decided(value=model.hub_id, by="the model's name in the gateway"),
-        "SM_ON_BATCH_SIZE": batch,
-        "SM_ON_MAX_NUM_SEQS": batch,
-        "SM_ON_SEQUENCE_LENGTH": length,
-        "SM_ON_MAX_MODEL_LEN": length,
-        "SM_ON_TENSOR_PARALLEL_SIZE": Decided(
-            value=str(serving.tensor_parallel_degree),
-            by=f"tensor_parallel_degree {serving.tensor_parallel_degree}, which is compiled in",
-        ),
-        "SM_ON_PORT": Decided(value="8080", by="SageMaker, which asks port 8080"),
-    }
+    def _decided(self, version: str, model: Model, serving: Serving) -> dict[str, Decided]:
+        """What the artifact or the plan decides, by variable."""
+        values = artifact_values(serving)
+        reasons = {
+            "SM_ON_BATCH_SIZE": f"batch_size {serving.batch_size}, which is compiled in",
+            "SM_ON_SEQUENCE_LENGTH": f"sequence_length {serving.sequence_length}, which is compiled in",
+            "SM_ON_TENSOR_PARALLEL_SIZE": f"tensor_parallel_degree {serving.tensor_parallel_degree}, which is "
+            "compiled in",
+        }
+        read = {
+            name: Decided(value=value, by=reasons[name])
+            for name, value in self.artifact_environment(version, values).items()
+        }
+        return {
+            **read,
+            "SM_ON_MODEL": Decided(value=MODEL_FOLDER, by=f"the artifact, which lies in {MODEL_FOLDER}"),
+            "SM_ON_SERVED_MODEL_NAME": Decided(value=model.hub_id, by="the model's name in the gateway"),
+            # vLLM's own names for the same.
+            "SM_ON_MAX_NUM_SEQS": read["SM_ON_BATCH_SIZE"],
+            "SM_ON_MAX_MODEL_LEN": read["SM_ON_SEQUENCE_LENGTH"],
+            "SM_ON_PORT": Decided(value="8080", by="SageMaker, which asks port 8080"),
+        }

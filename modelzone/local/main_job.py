@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,6 @@ from modelzone.errors import ModelzoneError
 from modelzone.local.cdk_cli import CdkCli
 from modelzone.local.chat import ChatResult, stream_chat
 from modelzone.local.processes import MemoryWatch, aws_environment, running_emulator, start_emulator
-from modelzone.local.publish import publish_artifact
 from modelzone.local.workspace import ACCOUNT, EmulatorState, Workspace
 from modelzone.planning import EnvironmentPlan, plan_environment
 
@@ -51,6 +52,13 @@ class Embedded:
             aws_access_key_id=ACCOUNT,
             aws_secret_access_key="embedded",  # noqa: S106 - the emulator takes any
         )
+
+    def set_faults(self, faults: Mapping[str, Any]) -> None:
+        """Let things go wrong from now on, until others or none are set; `modelzone.local.host.faults` has them."""
+        file = self.workspace.folder / "faults.json"
+        draft = file.with_suffix(".tmp")
+        draft.write_text(json.dumps(dict(faults)), encoding="utf-8")
+        draft.replace(file)
 
     def stack_name(self, suffix: str) -> str:
         """CloudFormation's name of one of the environment's stacks."""
@@ -135,22 +143,36 @@ class MainJob:
         )
 
     def deploy(self, embedded: Embedded, cdk: CdkCli) -> None:
-        """Deploy everything that deployments need, compile their models, deploy them."""
+        """Deploy what deployments need, store a token of the hub, then deploy them, which compiles their models."""
         # The gateway comes now because it can be deployed beside the others; the deployments depend on it anyway.
         cdk.deploy(["CompileStack", "GatewayStack"])
-        bucket = embedded.outputs("model-store")["ModelBucketName"]
-        for plan in self.plan.deployments:
-            with _step(f"compile job for {plan.name} (export stood in for)"):
-                uri = publish_artifact(
-                    plan,
-                    bucket=bucket,
-                    root=self._workspace.root,
-                    folder=self._workspace.folder / "compile",
-                    environment=aws_environment(region=embedded.region, endpoint_url=embedded.state.url),
-                    log=self._workspace.logs / f"compile-{plan.name}.log",
-                )
-            _say(f"artifact {uri}")
+        self.store_token(embedded)
         cdk.deploy([plan.stack_id for plan in self.plan.deployments])
+        for plan in self.plan.deployments:
+            _say(describe_compilation(embedded, plan.name))
+
+    def store_token(self, embedded: Embedded, token: str | None = None) -> None:
+        """As an operator does before gated models are compiled; the stand-in for the hub takes any token."""
+        if not any(plan.model.gated for plan in self.plan.deployments):
+            return
+        embedded.client("secretsmanager").put_secret_value(
+            SecretId=embedded.outputs("model-store")["HubTokenSecretArn"],
+            SecretString=token or f"hf_{secrets.token_hex(16)}",
+        )
+
+
+def describe_compilation(embedded: Embedded, deployment: str) -> str:
+    """How a deployment's artifact came about, in one line: by an execution on a host that is gone, or it was there."""
+    machine = embedded.outputs("compile")["StateMachineArn"]
+    states = embedded.client("stepfunctions")
+    executions = states.list_executions(stateMachineArn=machine, statusFilter="SUCCEEDED")["executions"]
+    latest = next((e for e in executions if e["name"].startswith(f"{deployment}-")), None)
+    if latest is None:
+        return f"{deployment}: the artifact was there"
+    output = json.loads(states.describe_execution(executionArn=latest["executionArn"])["output"])
+    host = output.get("host")
+    where = f" on an {host['instance_type']} ({host['purchase']}), which is terminated" if host else ""
+    return f"{deployment}: {output['artifact']} compiled in {output['seconds']:.1f} s{where}; {latest['name']}"
 
 
 def ask(embedded: Embedded, *, prompt: str, model: str) -> ChatResult:

@@ -7,6 +7,7 @@ from functools import cache
 
 from modelzone.architectures import Clip
 from modelzone.engines import ENGINES, Engine, EngineVersion
+from modelzone.engines.shapes import artifact_values
 from modelzone.hardware import Instance, find_instance
 from modelzone.planning.assessment import Assessment
 from modelzone.planning.assumptions import assumption
@@ -126,14 +127,15 @@ def _assess_on(
 def _compile_needs(
     model: Model, serving: Serving, engine: Engine, version: EngineVersion, instance: Instance, *, region: str
 ) -> CompileNeeds | None:
-    command = engine.export_command(version.version, model, serving)
-    if version.compiler is None or command is None:
+    template = engine.export_command(version.version, model, serving)
+    if version.compiler is None or template is None:
         return None
     return compile_needs(
         model.architecture,
         serving_instance=instance,
         tensor_parallel_degree=serving.tensor_parallel_degree,
-        command=command,
+        template=template,
+        shapes=artifact_values(serving),
         region=region,
     )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from modelzone.architectures import Clip, Decoder
+from modelzone.engines.shapes import fill_shapes
 from modelzone.hardware import Instance, find_instance, instance_types
 from modelzone.planning.assumptions import assumption
 from modelzone.planning.memory import GIB, weight_bytes
 from modelzone.prices import instance_price
 
-__all__ = ["CompileNeeds", "compile_memory", "compile_needs"]
+__all__ = ["CompileNeeds", "compile_hosts", "compile_memory", "compile_needs", "mirror_host"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +25,17 @@ class CompileNeeds:
         Cheapest type of the family with the devices and the memory; None when no type has enough.
     host_memory_bytes, disk_gib, root_volume_gib
         Memory that the compiler takes, disk that must be free when it starts, and the volume that has it.
+    template
+        The command that compiles, with placeholders for folders and for the shapes.
+    command
+        The same with the shapes as planned.
     """
 
     instance: Instance | None
     host_memory_bytes: int
     disk_gib: int
     root_volume_gib: int
+    template: tuple[str, ...]
     command: tuple[str, ...]
 
 
@@ -43,7 +50,8 @@ def compile_needs(
     *,
     serving_instance: Instance,
     tensor_parallel_degree: int,
-    command: tuple[str, ...],
+    template: tuple[str, ...],
+    shapes: Mapping[str, str],
     region: str,
 ) -> CompileNeeds:
     """Work out what the host of a compilation must have.
@@ -59,7 +67,8 @@ def compile_needs(
         host_memory_bytes=memory,
         disk_gib=disk_gib,
         root_volume_gib=disk_gib + int(assumption("compile", "system_bytes").value / GIB),
-        command=command,
+        template=template,
+        command=fill_shapes(template, shapes),
     )
 
 
@@ -68,20 +77,64 @@ _VISIBLE = 0.95
 
 
 def _host(serving: Instance, degree: int, memory: int, region: str) -> Instance | None:
-    memory = int(memory / _VISIBLE)
-    if serving.memory_bytes >= memory:
+    if serving.memory_bytes >= memory / _VISIBLE:
         return serving
-    candidates = [
-        other
-        for name in instance_types()
-        if (other := find_instance(name))
-        and other.family == serving.family
-        and degree in other.tensor_parallel_degrees
-        and other.memory_bytes >= memory
+    return next(_candidates(serving.family, degree, memory, region), None)
+
+
+def compile_hosts(
+    needs: CompileNeeds, *, tensor_parallel_degree: int, region: str, preferred: tuple[str, ...]
+) -> tuple[Instance, ...]:
+    """Instance types that can compile, in the order in which they are tried where capacity is scarce.
+
+    Parameters
+    ----------
+    preferred
+        Types to try after the planned one; without them, all others that suffice, cheapest first.
+
+    Raises
+    ------
+    ValueError
+        A preferred type does not exist or does not suffice; the text says why.
+    """
+    if needs.instance is None:
+        return ()
+    first = needs.instance
+    fitting = list(_candidates(first.family, tensor_parallel_degree, needs.host_memory_bytes, region))
+    if not preferred:
+        return (first, *(other for other in fitting if other != first))
+    named = {other.name: other for other in fitting}
+    for name in preferred:
+        if name != first.name and name not in named:
+            raise ValueError(
+                f"{name} cannot compile it: that takes a {first.family} with tensor parallel degree "
+                f"{tensor_parallel_degree} and {needs.host_memory_bytes / _VISIBLE / GIB:.0f} GiB of memory; use "
+                f"{' or '.join(sorted({first.name, *named}))}"
+            )
+    return (first, *(named[name] for name in preferred if name != first.name))
+
+
+def mirror_host(family: str, *, region: str) -> Instance:
+    """The cheapest type of a family, for a job that only copies weights to S3 and asks for no accelerator."""
+    return min(_instances(family), key=lambda instance: _cost(instance, region))
+
+
+def _candidates(family: str, degree: int, memory: int, region: str) -> Iterator[Instance]:
+    suffice = [
+        instance
+        for instance in _instances(family)
+        if degree in instance.tensor_parallel_degrees and instance.memory_bytes >= memory / _VISIBLE
     ]
+    yield from sorted(suffice, key=lambda instance: _cost(instance, region))
 
-    def cost(instance: Instance) -> tuple[float, int]:
-        price = instance_price(instance.name, region=region)
-        return (price.usd if price else float("inf"), instance.memory_bytes)
 
-    return min(candidates, key=cost, default=None)
+def _instances(family: str) -> Iterator[Instance]:
+    for name in instance_types():
+        found = find_instance(name)
+        if found is not None and found.family == family:
+            yield found
+
+
+def _cost(instance: Instance, region: str) -> tuple[float, int]:
+    price = instance_price(instance.name, region=region)
+    return (price.usd if price else float("inf"), instance.memory_bytes)

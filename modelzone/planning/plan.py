@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replace_dataclass
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -15,11 +16,21 @@ from modelzone.hardware import Instance, family, find_instance
 from modelzone.planning.assess import assess
 from modelzone.planning.assessment import Assessment
 from modelzone.planning.checks import instances_of
+from modelzone.planning.compilation import CompileNeeds, compile_hosts, mirror_host
 from modelzone.planning.limits import fitting_degrees, maximum_sequence_length
 from modelzone.planning.memory import GIB, MemoryPlan
 from modelzone.settings import Environment, Model, ModelProfile, Serving, merge_serving
 
-__all__ = ["CompilePlan", "DeploymentPlan", "plan_deployment"]
+__all__ = ["CompileHostChoice", "CompilePlan", "DeploymentPlan", "plan_deployment"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileHostChoice:
+    """An EC2 instance type that can compile, the devices (chips or GPUs) that must be seen on it, and its degrees."""
+
+    instance_type: str
+    devices: int
+    tensor_parallel_degrees: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +39,14 @@ class CompilePlan:
 
     Attributes
     ----------
-    instance_type
-        EC2's name of the type that exports the model.
-    devices
-        Neuron devices (chips) that must be seen on it.
+    hosts
+        Types that can export the model, in the order in which they are tried.
+    mirror_instance_type
+        The type that copies weights to S3 where nothing is compiled.
+    accelerator, layout
+        What the host looks for, and how the result is laid out (`engines.Compiler`).
+    weights_source
+        ``hub``, or ``s3`` in an environment without a way to the internet: then they must have been mirrored.
     ami_parameter
         Public SSM parameter that holds the AMI.
     root_volume_gib, min_free_gib
@@ -40,10 +55,17 @@ class CompilePlan:
         Host memory that must be there: the compiler is killed without a word where it is not.
     image_repository
         Name of the image's repository in the engine's registry.
+    export_command
+        With placeholders for folders and for the shapes, which the compile job fills from the facts.
+    properties
+        Lines of the ``serving.properties`` that the export reads; empty for other engines.
     """
 
-    instance_type: str
-    devices: int
+    hosts: tuple[CompileHostChoice, ...]
+    mirror_instance_type: str
+    accelerator: Literal["neuron", "nvidia", "none"]
+    layout: str
+    weights_source: Literal["hub", "s3"]
     ami_parameter: str
     root_volume_gib: int
     min_free_gib: int
@@ -51,6 +73,12 @@ class CompilePlan:
     image_uri: str
     image_repository: str
     export_command: tuple[str, ...]
+    properties: Mapping[str, str]
+
+    @property
+    def instance_type(self) -> str:
+        """The type that is tried first."""
+        return self.hosts[0].instance_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +123,6 @@ class DeploymentPlan:
     target_concurrency: int
     usd_per_hour: float | None
     compile: CompilePlan
-    can_fetch_weights: bool
     notes: tuple[str, ...]
 
     @property
@@ -111,17 +138,13 @@ class DeploymentPlan:
     @property
     def compile_hint(self) -> str:
         """What to do when the artifact is missing, as a sentence."""
-        if not self.can_fetch_weights:
-            return (
-                "This environment has no way to the model hub (egress: none): compile in one that has, and copy the "
-                "artifact, its manifest last (docs/deploying.md)."
+        hint = f"Compile it: modelzone compile {self.name} -e {self.environment}."
+        if self.compile.weights_source == "s3":
+            hint += (
+                " This environment has no way to the model hub (egress: none): the weights must be in its model store "
+                "first, by modelzone compile --weights-only in an environment that shares it (docs/compiling.md)."
             )
-        return (
-            f"Compile it: run the command in the output Start{self.camel_name} of stack "
-            f"modelzone-{self.environment}-compile, then the one in its output Compile{self.camel_name}. They compile "
-            "what is planned: for other values edit the environment file, then cdk deploy CompileStack "
-            f"-c environment={self.environment} first."
-        )
+        return hint
 
     @property
     def artifact_prefix(self) -> str:
@@ -181,7 +204,9 @@ def _plan(environment: Environment, name: str, found: Assessment, *, source: str
     serving, model = found.serving, found.model
     engine, version, instance, memory, needs = found.engine, found.version, found.instance, found.memory, found.compile
     account = image_account(engine=serving.engine, version=serving.engine_version, region=environment.region)
-    if not (version and version.deployable and engine and instance and memory and needs and needs.instance and account):
+    if not (
+        version and version.deployable and version.compiler and engine and instance and memory and needs and account
+    ):
         raise SettingsError(
             source=source,
             key=f"deployments.{name}.engine_version",
@@ -189,7 +214,7 @@ def _plan(environment: Environment, name: str, found: Assessment, *, source: str
             fix=f"use one of: {', '.join(_deployable())}",
         )
     kind = family(instance.family)
-    own_image = image_uri(engine=engine.name, version=version.version, region=environment.region)
+    image = serving.image_uri or image_uri(engine=engine.name, version=version.version, region=environment.region)
     allowed = {
         other: fitting_degrees(model, serving, version, same)
         for other in instances_of(engine, version)
@@ -203,7 +228,7 @@ def _plan(environment: Environment, name: str, found: Assessment, *, source: str
         model=model,
         serving=serving,
         instance=instance,
-        image_uri=serving.image_uri or own_image,
+        image_uri=image,
         image_account=account,
         dialect=version.dialect,
         inference_ami_version=version.inference_ami_versions.get(instance.family, kind.inference_ami_version),
@@ -225,19 +250,67 @@ def _plan(environment: Environment, name: str, found: Assessment, *, source: str
         allowed_tensor_parallel_degrees={t: degrees for t, degrees in allowed.items() if degrees},
         target_concurrency=serving.scaling.target_concurrency or serving.batch_size,
         usd_per_hour=found.usd_per_hour,
-        compile=CompilePlan(
-            instance_type=needs.instance.name,
-            devices=needs.instance.accelerators,
+        compile=_compile_plan(
+            environment,
+            name,
+            serving=serving,
+            needs=needs,
+            layout=version.compiler.artifact_layout,
             ami_parameter=version.compile_ami_parameters.get(instance.family, kind.compile_ami_parameter),
-            root_volume_gib=needs.root_volume_gib,
-            min_free_gib=needs.disk_gib,
-            min_memory_gib=needs.host_memory_bytes // GIB,
-            image_uri=own_image,
-            image_repository=own_image.split("/", 1)[1].rsplit(":", 1)[0],
-            export_command=needs.command,
+            image=image,
+            instance=instance,
+            properties=dict(found.properties or {}),
+            source=source,
         ),
-        can_fetch_weights=environment.network.egress == "nat",
         notes=found.notes,
+    )
+
+
+def _compile_plan(
+    environment: Environment,
+    name: str,
+    *,
+    serving: Serving,
+    needs: CompileNeeds,
+    layout: str,
+    ami_parameter: str,
+    image: str,
+    instance: Instance,
+    properties: Mapping[str, str],
+    source: str,
+) -> CompilePlan:
+    try:
+        hosts = compile_hosts(
+            needs,
+            tensor_parallel_degree=serving.tensor_parallel_degree,
+            region=environment.region,
+            preferred=environment.compile.instance_types,
+        )
+    except ValueError as error:
+        raise SettingsError(
+            source=source, key="compile.instance_types", problem=f"deployment {name}: {error}", fix="correct the list"
+        ) from None
+    return CompilePlan(
+        hosts=tuple(
+            CompileHostChoice(
+                instance_type=host.name,
+                devices=host.accelerators,
+                tensor_parallel_degrees=tuple(host.tensor_parallel_degrees),
+            )
+            for host in hosts
+        ),
+        mirror_instance_type=mirror_host(instance.family, region=environment.region).name,
+        accelerator="neuron" if instance.accelerator.kind == "neuron" else "nvidia",
+        layout=layout,
+        weights_source="hub" if environment.network.egress == "nat" else "s3",
+        ami_parameter=ami_parameter,
+        root_volume_gib=needs.root_volume_gib,
+        min_free_gib=needs.disk_gib,
+        min_memory_gib=needs.host_memory_bytes // GIB,
+        image_uri=image,
+        image_repository=image.split("/", 1)[1].rsplit(":", 1)[0],
+        export_command=needs.template,
+        properties=properties,
     )
 
 

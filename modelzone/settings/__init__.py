@@ -1,10 +1,12 @@
 """Settings: environments and model profiles, read from YAML, frozen and checked."""
 
 from modelzone.settings.environment import (
+    Compile,
     DeploymentSettings,
     Environment,
     ExistingVpc,
     Gateway,
+    ModelStoreSettings,
     Network,
     NewVpc,
 )
@@ -22,12 +24,14 @@ from modelzone.settings.model_profile import Adapters, Model, ModelProfile, Quan
 
 __all__ = [
     "Adapters",
+    "Compile",
     "DeploymentSettings",
     "Environment",
     "ExistingVpc",
     "Gateway",
     "Model",
     "ModelProfile",
+    "ModelStoreSettings",
     "Network",
     "NewVpc",
     "Quantization",

@@ -11,13 +11,24 @@ from msgspec import Meta
 from modelzone.schema import Identifier, Settings
 from modelzone.settings.model_profile import ServingOverrides
 
-__all__ = ["DeploymentSettings", "Environment", "ExistingVpc", "Gateway", "Network", "NewVpc"]
+__all__ = [
+    "Compile",
+    "DeploymentSettings",
+    "Environment",
+    "ExistingVpc",
+    "Gateway",
+    "ModelStoreSettings",
+    "Network",
+    "NewVpc",
+]
 
 Region = Annotated[str, Meta(pattern=r"^[a-z]{2,4}(-[a-z]+)+-\d$")]
 AccountId = Annotated[str, Meta(pattern=r"^\d{12}$")]
 VpcId = Annotated[str, Meta(pattern=r"^vpc-[0-9a-f]{8,17}$")]
 SubnetId = Annotated[str, Meta(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 SecurityGroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}$")]
+Ec2InstanceType = Annotated[str, Meta(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
+Email = Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", max_length=320)]
 RouteTableId = Annotated[str, Meta(pattern=r"^rtb-[0-9a-f]{8,17}$")]
 
 
@@ -118,6 +129,35 @@ class Gateway(Settings, frozen=True):
     request_timeout_seconds: Annotated[int, Meta(ge=30, le=900)] = 480
 
 
+class Compile(Settings, frozen=True):
+    """How models are compiled.
+
+    With ``automatic: false`` a deploy refuses a missing artifact instead of compiling it. ``purchase`` is how hosts are
+    bought; the last attempt after interruptions is on demand. ``max_hours`` bounds one compilation. ``instance_types``
+    are tried after the planned one where that has no capacity; without them the planner chooses. ``delete_artifacts``
+    deletes a deployment's artifact with it, unless another deployment uses it. ``notify`` gets a mail at the end of
+    every compilation.
+    """
+
+    automatic: bool = True
+    purchase: Literal["on-demand", "spot"] = "on-demand"
+    max_hours: Annotated[int, Meta(ge=1, le=12)] = 6
+    instance_types: tuple[Ec2InstanceType, ...] = ()
+    delete_artifacts: bool = False
+    notify: tuple[Email, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in (("instance_types", self.instance_types), ("notify", self.notify)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names {next(v for v in values if values.count(v) > 1)} twice")
+
+
+class ModelStoreSettings(Settings, frozen=True):
+    """Whose model bucket is used: that of another environment in the same region and account."""
+
+    shared_with: Identifier
+
+
 class DeploymentSettings(ServingOverrides, frozen=True, kw_only=True):
     """One model profile served in this environment, with what differs from the profile."""
 
@@ -140,9 +180,16 @@ class Environment(Settings, frozen=True):
     account: AccountId | None = None
     log_retention_days: Literal[7, 14, 30, 60, 90, 180, 365] = 30
     gateway: Gateway = msgspec.field(default_factory=Gateway)
+    compile: Compile = msgspec.field(default_factory=Compile)
+    model_store: ModelStoreSettings | None = None
 
     def __post_init__(self) -> None:
         vpc = self.network.new_vpc or self.network.existing_vpc
         for zone in vpc.availability_zones if vpc else ():
             if not zone.startswith(self.region):
                 raise ValueError(f"availability zone {zone} is not in region {self.region}")
+        if self.model_store is not None and self.model_store.shared_with == self.name:
+            raise ValueError(
+                f"model_store.shared_with is {self.name}, the environment itself; leave model_store out for a store "
+                "of its own"
+            )

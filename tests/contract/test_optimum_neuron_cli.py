@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from contract.wheels import names_in_wheel, read_wheel
-from unit.engine_cases import clip, decoder, serving
+from unit.engine_cases import clip, decoder, exported, serving
 
 from compile_job.steps import verify
 from modelzone.architectures.reading import MODEL_TYPES
@@ -126,14 +126,15 @@ def test_every_export_is_understood(engine: str, version: str, wheel: str) -> No
     for case in cases():
         given = serving(engine, version, **case)
         if engine == "clip-neuronx":
-            command = ENGINES[engine].export_command(version, clip(), given)
+            command = exported(engine, version, clip(), given)
+            assert command is not None
             # On the compile host there is a device, and with one 0.4.x does not ask for the type.
             found = understood(wheel, (*command[:-1], "--instance_type", "inf2", "{output}") if later else command)
             assert (found.text_batch_size, found.image_batch_size) == (given.batch_size, given.batch_size)
             assert (found.sequence_length, found.width, found.height, found.num_channels) == (77, 224, 224, 3)
             assert (found.auto_cast, found.auto_cast_type) == ("matmul", given.dtype)
             continue
-        found = understood(wheel, ENGINES[engine].export_command(version, decoder(), given))
+        found = understood(wheel, exported(engine, version, decoder(), given))
         # From a folder the task cannot be inferred (optimum 1.22 raises).
         assert found.task == "text-generation"
         assert (found.batch_size, found.sequence_length) == (given.batch_size, given.sequence_length)
@@ -172,7 +173,7 @@ def test_words_survive_the_shell_that_the_command_starts(wheel: str) -> None:
     for engine, version, inside in BUILT:
         if inside == wheel:
             model = clip() if engine == "clip-neuronx" else decoder()
-            for word in ENGINES[engine].export_command(version, model, serving(engine, version)) or ():
+            for word in exported(engine, version, model, serving(engine, version)) or ():
                 assert not set(word) & set(" \t\n;&|<>$`\\\"'*?()[]#~!"), word
 
 

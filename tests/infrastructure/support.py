@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).parent / "data"
 CONTEXT: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
 # Environments of the repository, and those that only tests have.
-ENVIRONMENTS = ("dev", "prod", "existing", "shared", "two")
+ENVIRONMENTS = ("dev", "prod", "existing", "shared", "two", "borrows")
 
 Properties = Mapping[str, Any]
 
@@ -108,3 +108,16 @@ def project_root(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name)
     shutil.copytree(DATA / "environments", folder / "environments", dirs_exist_ok=True)
     return folder
+
+
+def one_order(zone: Zone, deployment: str) -> Resource:
+    """The parameter that says how a deployment is compiled."""
+    name = f"/modelzone/{zone.name}/compile/orders/{deployment}"
+    (found,) = [r for r in zone.resources("AWS::SSM::Parameter", stack="CompileStack") if r.properties["Name"] == name]
+    return found
+
+
+def expected_order(zone: Zone, deployment: str) -> dict[str, Any]:
+    """What an order will say, with names in the place of references."""
+    order: dict[str, Any] = json.loads(text(one_order(zone, deployment).properties["Value"]))
+    return order

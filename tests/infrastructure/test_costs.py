@@ -15,9 +15,9 @@ _TYPES = {
     "kms_key": "AWS::KMS::Key",
     "secret": "AWS::SecretsManager::Secret",
 }
-# Resource types that are billed while nothing uses them, and that the costs have no kind for.
+# Resource types that are billed while nothing uses them, and that the costs have no kind for. Alarms are not among
+# them: an account's first ten are free, and others cost ten cents a month.
 _BILLED = {
-    "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
     "AWS::EC2::Instance",
     "AWS::EC2::TransitGatewayAttachment",

@@ -219,8 +219,18 @@ def test_outputs_are_the_contract(zone: Zone) -> None:
         for stack, template in zone.templates.items()
     }
     assert outputs["GatewayStack"] == {"ApiUrl", "ApiId", "StageName", "ApiKeyId"}
-    assert outputs["ModelStoreStack"] == {"ModelBucketName", "HubTokenSecretArn"}
-    assert {"LaunchTemplateId", "DocumentName"} <= outputs["CompileStack"]
+    shared = {"SharedBucketName", "SharedKeyArn", "SharedHubTokenArn"}
+    own = zone.plan.environment.model_store is None
+    assert outputs["ModelStoreStack"] == {"ModelBucketName", "HubTokenSecretArn"} | (shared if own else set())
+    assert outputs["CompileStack"] == {
+        "StateMachineArn",
+        "DocumentName",
+        "LogGroupName",
+        "SubnetIds",
+        "TopicArn",
+        "LaunchTemplateIdInf2",
+        *(f"Compile{deployment.camel_name}" for deployment in zone.plan.deployments),
+    }
     for deployment in zone.plan.deployments:
         assert outputs[deployment.stack_id] == {"EndpointName", "ArtifactUri"}
     url = text(zone.templates["GatewayStack"]["Outputs"]["ApiUrl"]["Value"])

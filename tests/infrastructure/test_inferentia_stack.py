@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from infrastructure.support import Zone, text
+from infrastructure.support import Resource, Zone, text
 
 from compiled_artifact.check import Artifact, Order
+from compiled_artifact.images import Image
+from compiled_artifact.waiting import Window
 from modelzone.artifacts import artifact_key
 
 STACK = "InferentiaMixtralStack"
@@ -25,6 +27,26 @@ def _check(zone: Zone, stack: str, **given: str) -> dict[str, Any]:
     check = zone.one("Custom::CompiledArtifact", stack=stack)
     assert check.properties["Given"] == {name: {"Ref": name} for name in _parameters(zone, stack)}
     return {**check.properties, "Bucket": "a-bucket", "Given": {**dict.fromkeys(_parameters(zone, stack), ""), **given}}
+
+
+def _answer(zone: Zone, stack: str) -> dict[str, str]:
+    """What the check answers about an artifact that is as planned."""
+    order = Order.from_properties(_check(zone, stack))
+    image = Image.parse(order.values["ImageUri"])
+    assert image is not None
+    attributes: dict[str, str] = Artifact(
+        bucket=order.bucket,
+        key="",
+        prefix="compiled/model/key/",
+        facts=order.facts,
+        manifest_sha256="",
+        instance_type=order.instance_type,
+        values=order.values,
+        max_input_tokens=order.max_input_tokens,
+        image=image,
+        image_uri=image.uri,
+    ).attributes
+    return attributes
 
 
 def _accepts(parameter: Mapping[str, Any], value: str) -> bool:
@@ -97,7 +119,7 @@ def test_parameters_reach_the_template_through_the_check_only(zone: Zone) -> Non
     for deployment in zone.plan.deployments:
         names = set(_parameters(zone, deployment.stack_id))
         for resource in zone.resources(stack=deployment.stack_id):
-            if resource.type != "Custom::CompiledArtifact":
+            if resource.type not in {"Custom::CompiledArtifact", "Custom::ArtifactCompilation"}:
                 assert not names & set(re.findall(r'"Ref": "(\w+)"', json.dumps(resource.body))), resource.logical_id
 
 
@@ -160,14 +182,8 @@ def test_the_check_gets_what_is_planned(zone: Zone) -> None:
         assert order.max_input_tokens == deployment.serving.max_input_tokens
         assert order.max_sequence_length == deployment.maximum_sequence_length
         assert order.allowed_degrees == deployment.allowed_tensor_parallel_degrees
-        outputs = zone.templates["CompileStack"]["Outputs"]
-        named = re.findall(r"output ((?:Start|Compile)\w+)", properties["CompileHint"])
-        if not deployment.can_fetch_weights:
-            assert not [name for name in outputs if name.startswith(("Start", "Compile"))]
-            assert "copy the artifact" in properties["CompileHint"]
-            continue
-        assert len(named) == 2
-        assert all(name in outputs for name in named)
+        assert f"modelzone compile {deployment.name} -e {zone.name}" in properties["CompileHint"]
+        assert properties["DeleteArtifact"] == str(zone.plan.environment.compile.delete_artifacts).lower()
 
 
 def test_the_check_gets_what_an_operator_gives(dev: Zone) -> None:
@@ -185,19 +201,62 @@ def test_the_check_answers_with_everything_that_the_stack_asks_for(zone: Zone) -
         check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id)
         template = json.dumps(zone.templates[deployment.stack_id])
         asked = set(re.findall(rf'"Fn::GetAtt": \["{check.logical_id}", "(\w+)"\]', template))
-        order = Order.from_properties(_check(zone, deployment.stack_id))
-        answer = Artifact(
-            bucket=order.bucket,
-            key="",
-            prefix="",
-            facts=order.facts,
-            manifest_sha256="",
-            instance_type=order.instance_type,
-            values=order.values,
-            max_input_tokens=order.max_input_tokens,
-        ).attributes
+        answer = _answer(zone, deployment.stack_id)
         assert asked
         assert asked <= set(answer)
+
+
+def _windows(zone: Zone, stack: str) -> list[Resource]:
+    """In the order in which they are waited for."""
+    found = list(zone.resources("Custom::ArtifactCompilation", stack=stack))
+    return sorted(found, key=lambda window: int(window.properties["Window"]))
+
+
+def test_the_stack_waits_long_enough_one_window_after_another(zone: Zone) -> None:
+    settings = zone.plan.environment.compile
+    for deployment in zone.plan.deployments:
+        windows = _windows(zone, deployment.stack_id)
+        numbers = [window.properties["Window"] for window in windows]
+        assert numbers == [str(number) for number in range(1, len(windows) + 1)]
+        if settings.automatic:
+            assert len(windows) * 55 >= settings.max_hours * 60 + 50
+        else:
+            assert len(windows) == 1
+        before: list[str] = []
+        for window in windows:
+            assert window.body.get("DependsOn", []) == before
+            before = [window.logical_id]
+            assert window.properties["ServiceTimeout"] == "3600"
+            # The function answers before CloudFormation gives up.
+            assert int(window.properties["WindowSeconds"]) + 120 <= 3600
+        check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id)
+        assert check.body["DependsOn"] == before
+
+
+def test_windows_are_what_the_function_reads(zone: Zone) -> None:
+    """With the function's own reader, and with the values that the check gets."""
+    for deployment in zone.plan.deployments:
+        check = _check(zone, deployment.stack_id)
+        for resource in _windows(zone, deployment.stack_id):
+            properties = {**resource.properties, "Bucket": "a-bucket", "Given": {}}
+            window = Window.from_properties({**properties, "StateMachineArn": text(properties["StateMachineArn"])})
+            assert window.count == len(_windows(zone, deployment.stack_id))
+            assert window.compiles is zone.plan.environment.compile.automatic
+            assert window.key == artifact_key(deployment.facts.as_dict())
+            same = set(check) - {"ServiceToken", "ServiceTimeout", "Bucket", "Given", "DeleteArtifact"}
+            assert {name: properties[name] for name in same} == {name: check[name] for name in same}
+            assert resource.properties["Given"] == {name: {"Ref": name} for name in check["Given"]}
+
+
+def test_nothing_is_made_before_the_artifact_is_checked(zone: Zone) -> None:
+    """Whatever costs money or serves refers to the check, and so waits for it."""
+    kinds = ("AWS::SageMaker::Model", "AWS::SageMaker::EndpointConfig", "AWS::ApplicationAutoScaling::ScalableTarget")
+    for deployment in zone.plan.deployments:
+        check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id).logical_id
+        for kind in kinds:
+            assert f'"Fn::GetAtt": ["{check}"' in json.dumps(zone.one(kind, stack=deployment.stack_id).body), kind
+        asked = set(re.findall(r'"Fn::GetAtt": \["(\w+)", ', json.dumps(zone.templates[deployment.stack_id])))
+        assert not asked & {window.logical_id for window in _windows(zone, deployment.stack_id)}
 
 
 def test_the_container_is_told_what_was_compiled(dev: Zone) -> None:
@@ -308,9 +367,10 @@ def test_the_registry_entry_is_what_the_proxy_reads(zone: Zone) -> None:
         parameter = zone.one("AWS::SSM::Parameter", stack=plan.stack_id)
         assert parameter.properties["Name"] == f"/modelzone/{zone.name}/deployments/{plan.name}"
         separator, parts = parameter.properties["Value"]["Fn::Join"]
-        attributes = {"EndpointName": "the-endpoint", **_check(zone, plan.stack_id)["Planned"]}
+        attributes = {"EndpointName": "the-endpoint", **_answer(zone, plan.stack_id)}
         filled = separator.join(p if isinstance(p, str) else attributes[p["Fn::GetAtt"][1]] for p in parts)
         read = Deployment.from_entry(Entry(name=parameter.properties["Name"], value=filled, written=1))
+        assert json.loads(filled)["artifact"] == "s3://a-bucket/compiled/model/key/"
         assert read.deployment == plan.name
         assert read.model_id == plan.model.hub_id
         assert read.endpoint_name == "the-endpoint"

@@ -74,7 +74,8 @@ def test_what_differs_between_machines_is_not_packed(package: Path, monkeypatch:
     files = ("third/__init__.py", "third/__pycache__/x.pyc", "bin/third", "third.dist-info/RECORD", ".lock")
     kept = ("third/__init__.py", "third.dist-info/METADATA")
 
-    def install(_: Path, target: Path) -> None:
+    def install(_: Path, target: Path, *, python: str) -> None:
+        assert python == "3.13"
         for name in (*files, *kept):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_text("", encoding="utf-8")
@@ -132,11 +133,43 @@ def test_the_real_packages_hold_nothing_of_this_machine() -> None:
     assert not [n for n in names if here in (staged / n).read_bytes()]
 
 
-@pytest.mark.parametrize("name", ["compiled_artifact", "compile_job"])
-def test_packages_without_requirements_hold_their_sources_only(name: str) -> None:
-    assert {path.name for path in lambda_package.stage(name).iterdir()} == {name}
+def test_packages_without_requirements_hold_their_sources_only() -> None:
+    assert {path.name for path in lambda_package.stage("compiled_artifact").iterdir()} == {"compiled_artifact"}
 
 
-def test_requirements_are_pinned() -> None:
-    lines = (ROOT / "lambda" / "invoke_proxy" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def test_what_runs_on_hosts_is_staged_for_their_python(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged_for = []
+    monkeypatch.setitem(lambda_package.PACKAGES, "compile_job", package)
+    monkeypatch.setattr(lambda_package, "_install", lambda *_, python: staged_for.append(python))
+    (package / "requirements.txt").write_text("third==1\n", encoding="utf-8")
+
+    for name in ("sample", "compile_job"):
+        lambda_package.stage(name)
+
+    assert staged_for == ["3.13", "3.10"]
+
+
+def test_the_compile_job_brings_its_own_boto3_which_is_pure_python() -> None:
+    """A host may be without a package index, and its distribution's boto3 cannot send checksums."""
+    staged = lambda_package.stage("compile_job")
+
+    names = set(_content(staged))
+    assert {
+        "boto3/__init__.py",
+        "botocore/__init__.py",
+        "compile_job/__main__.py",
+        "compile_job/signatures.json",
+    } <= names
+    assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith("bin/")]
+
+
+@pytest.mark.parametrize("source", [lambda_package.PACKAGES[name] for name in ("invoke_proxy", "compile_job")])
+def test_requirements_are_pinned(source: Path) -> None:
+    lines = (source / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert all("==" in line for line in lines if line and not line.startswith("#"))
+
+
+def test_the_compile_job_is_tested_with_what_it_ships() -> None:
+    lines = (ROOT / "compile_job" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    constraints = set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    assert {line for line in lines if line and not line.startswith("#")} <= constraints

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from modelzone.engines import ENGINES
+from modelzone.engines.shapes import artifact_values, fill_shapes
 from modelzone.settings.model_profile import Model, Serving
 
 _SHAPES = {
@@ -49,3 +51,9 @@ def serving(engine: str, version: str, **changes: Any) -> Serving:
         "download_timeout_seconds": 3600,
     }
     return msgspec.convert({**data, **changes}, Serving)
+
+
+def exported(engine: str, version: str, model: Model, given: Serving) -> tuple[str, ...] | None:
+    """The export command with the shapes filled in, as the compile job runs it."""
+    command = ENGINES[engine].export_command(version, model, given)
+    return None if command is None else fill_shapes(command, artifact_values(given))

@@ -125,38 +125,29 @@ def notes(*words: str) -> str:
 
 
 @pytest.mark.parametrize("synth", [[], ["--synth"]])
-def test_what_has_to_be_compiled_is_compiled_first_with_the_same_values(synth: list[str]) -> None:
+def test_what_has_to_be_compiled_is_compiled_by_the_deploy_itself(synth: list[str]) -> None:
     words = ["instance_type=ml.inf2.48xlarge", "tensor_parallel_degree=24", "scaling.max_instances=3"]
-    context = [word for each in words for word in ("-c", f"deployment.mixtral.{each}")]
-    first, second = pasted(*words, *synth)
-    assert first == ["cdk", "deploy", "CompileStack", "-c", "environment=dev", *context]
-    assert second[:3] == ["cdk", "deploy", "InferentiaMixtralStack"]
+    (command,) = pasted(*words, *synth)
+    assert command[:3] == ["cdk", "deploy", "InferentiaMixtralStack"]
     overrides = {"mixtral": dict(word.split("=") for word in words)}
     (plan,) = plan_environment(ROOT, "dev", overrides=overrides).deployments
     said = notes(*words, *synth)
     assert plan.artifact_prefix in said
-    assert "outputs StartMixtral and CompileMixtral" in said
-    assert document(*words, *synth)["compile_command"] == first
+    assert "the deploy compiles it first" in said
 
 
 def test_what_changes_no_artifact_needs_no_compilation() -> None:
     for words in (["scaling.max_instances=3"], ["max_input_tokens=100"], ["instance_type=ml.inf2.48xlarge"]):
-        assert document(*words)["compile_command"] is None
-        assert len(pasted(*words)) == 1
         assert "artifact" not in notes(*words)
 
 
-def test_another_model_is_compiled_once_the_profile_names_it() -> None:
-    said = notes("ModelId=org/model")
-    assert "compiled/org--model/" in said
-    assert "change model.hub_id in the profile before" in said
-    assert "in the profile" not in notes("batch_size=2")
+def test_another_model_is_another_artifact() -> None:
+    assert "compiled/org--model/" in notes("ModelId=org/model")
 
 
-def test_without_a_way_to_the_hub_no_command_compiles() -> None:
+def test_without_a_way_to_the_hub_the_weights_come_from_the_store() -> None:
     found = json.loads(run("prod", "mixtral", "batch_size=2", "--json").stdout)
-    assert found["compile_command"] is None
-    assert "egress: none" in found["notes"][0]
+    assert "from weights in the model store (egress: none)" in found["notes"][0]
 
 
 def test_a_deployed_endpoint_keeps_its_instance_type() -> None:

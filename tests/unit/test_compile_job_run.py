@@ -3,218 +3,55 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import io
 import json
 import os
 import signal
-import stat
 import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
+from unit.compile_job_host import (
+    BUCKET,
+    COMMIT,
+    CREDENTIALS,
+    DIGEST,
+    FACTS,
+    IMAGE,
+    KEY,
+    MIRROR,
+    PARAMETER,
+    PREFIX,
+    ROOT,
+    TOKEN,
+    Host,
+    keys,
+    manifest_of,
+    step_end,
+)
 
-from compile_job.__main__ import main
 from compile_job.job import artifact_prefix
-from compiled_artifact.check import Order, check_artifact
+from compile_job.steps import export, publish
+from compiled_artifact.manifest import artifact_manifest, find_problems, read_raw, weights_manifest
 
-ROOT = Path(__file__).resolve().parents[2]
-TOKEN = "hf_" + "x" * 30
-BUCKET = "models-bucket"
-FACTS = {
-    "engine": "tgi-neuronx",
-    "engine_version": "0.0.25",
-    "model_id": "acme/Tiny",
-    "model_revision": "a" * 40,
-    "instance_family": "inf2",
-    "tensor_parallel_degree": "8",
-    "batch_size": "1",
-    "sequence_length": "1024",
-    "dtype": "fp16",
+HUB_FILES = {
+    "config.json",
+    "model-1.safetensors",
+    "model-2.safetensors",
+    "model-3.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
 }
-PREFIX = artifact_prefix(FACTS)
-IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.1.2-optimum0.0.25"
-
-# Written by the stub and by the stand-in for the export: a model of one file of weights.
-EXPORT = """
-import json, os, pathlib, shutil, sys
-model, output = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-neuron = json.loads(os.environ["NEURON"])
-if os.environ.get("EXPORT_FAILS"):
-    print("ERROR: [F137] neuronx-cc was forcibly killed")
-    sys.exit(70)
-(output / "compiled").mkdir(parents=True)
-(output / "compiled" / "graph.neff").write_bytes(b"neff" * 1000)
-shutil.copytree(model, output / "checkpoint")
-shutil.copy(model / "tokenizer.json", output)
-(output / "config.json").write_text(json.dumps({"neuron": neuron}))
-print("exported")
-"""
-
-DOCKER = """
-import json, os, pathlib, subprocess, sys
-log = pathlib.Path(os.environ["STUB_LOG"])
-arguments = sys.argv[1:]
-reads = "--password-stdin" in arguments or arguments[:1] == ["run"]
-call = {"arguments": arguments, "stdin": sys.stdin.read() if reads else "", "environment": dict(os.environ)}
-with log.open("a") as file:
-    file.write(json.dumps(call) + chr(10))
-if arguments[0] == "--config":
-    arguments = arguments[2:]
-image = log.with_name("image")
-if arguments[:2] == ["image", "inspect"]:
-    if not image.exists():
-        sys.exit("Error: No such image")
-    print("registry/tgi@sha256:feed")
-elif arguments[0] == "pull":
-    if os.environ.get("PULL_FAILS"):
-        sys.exit("Error response from daemon: pull access denied for tgi")
-    image.touch()
-elif arguments[0] == "run":
-    mounts = dict(
-        reversed([part.partition("=")[2] for part in word.split(",")[1:]])
-        for flag, word in zip(arguments, arguments[1:]) if flag == "--mount"
-    )
-    program = arguments[arguments.index("--entrypoint") + 1]
-    if program == "python3":
-        if os.environ.get("HUB_FAILS"):
-            sys.exit("huggingface_hub.errors.GatedRepoError: 403. token was " + call["stdin"])
-        weights = pathlib.Path(mounts["/modelzone/weights"])
-        for name in ("config.json", "tokenizer.json", "model.safetensors"):
-            (weights / name).write_text(name)
-        print("downloaded with " + call["stdin"])
-        print("a" * 40)
-    else:
-        model, output = arguments[-2:]
-        folder = pathlib.Path(mounts["/modelzone/output"])
-        program = [sys.executable, os.environ["EXPORT"], mounts[model], folder / pathlib.Path(output).name]
-        sys.exit(subprocess.run(program).returncode)
-"""
-
-
-class Host:
-    """A compile host: a work folder, commands on the path, an S3 to publish to."""
-
-    def __init__(self, folder: Path, endpoint: str) -> None:
-        self.folder = folder
-        self.export = folder / "export.py"
-        self.export.write_text(EXPORT, encoding="utf-8")
-        self.log = folder / "docker.log"
-        commands = folder / "bin"
-        commands.mkdir()
-        docker = commands / "docker"
-        docker.write_text(f"#!{sys.executable}\n{DOCKER}", encoding="utf-8")
-        docker.chmod(docker.stat().st_mode | stat.S_IEXEC)
-        self.neuron: dict[str, Any] = {
-            "task": "text-generation",
-            "batch_size": 1,
-            "num_cores": 8,
-            "auto_cast_type": "fp16",
-            "sequence_length": 1024,
-            "compiler_type": "neuronx-cc",
-            "compiler_version": "2.15.128",
-        }
-        self.variables: dict[str, str] = {}
-        self._base = {
-            "PATH": f"{commands}:{os.environ['PATH']}",
-            "HOME": str(folder),
-            "PYTHONPATH": str(ROOT),
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "STUB_LOG": str(self.log),
-            "EXPORT": str(self.export),
-        }
-        self.secret_arn = ""
-
-    def job(self, **overrides: Any) -> dict[str, Any]:
-        return {
-            "facts": FACTS,
-            "bucket": BUCKET,
-            "prefix": PREFIX,
-            "image": IMAGE,
-            "runner": "docker",
-            "weights": {
-                "source": "hub",
-                "model_id": FACTS["model_id"],
-                "revision": FACTS["model_revision"],
-                "token_secret_arn": self.secret_arn,
-            },
-            "devices": 0,
-            "export_command": ["optimum-cli", "export", "neuron", "--model", "{model}", "{output}"],
-            "work_dir": str(self.folder / "work"),
-            "min_free_gib": 0,
-            "region": "us-east-1",
-            **overrides,
-        }
-
-    def process_job(self, **overrides: Any) -> dict[str, Any]:
-        weights = self.folder / "weights"
-        weights.mkdir(exist_ok=True)
-        for name in ("config.json", "tokenizer.json", "model.safetensors"):
-            (weights / name).write_text(name, encoding="utf-8")
-        return self.job(
-            runner="process",
-            image="none",
-            weights={"source": "directory", "path": str(weights)},
-            export_command=["{python}", str(self.export), "{model}", "{output}"],
-            **overrides,
-        )
-
-    def start(self, job: dict[str, Any]) -> subprocess.Popen[str]:
-        """Start the program as it is started on a host."""
-        command = [sys.executable, "-m", "compile_job", "--job", self._write(job)]
-        return subprocess.Popen(
-            command,
-            env=self._environment(),
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, job: dict[str, Any]) -> tuple[int, list[dict[str, Any]], str]:
-        """Run the program in this process, which spares an interpreter and an import of boto3 each time."""
-        output, errors = io.StringIO(), io.StringIO()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            with (
-                mock.patch.dict(os.environ, self._environment(), clear=True),
-                contextlib.redirect_stdout(output),
-                contextlib.redirect_stderr(errors),
-            ):
-                status = main(["--job", self._write(job)])
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        return self._ended(status, output.getvalue(), errors.getvalue())
-
-    def run_process(self, job: dict[str, Any]) -> tuple[int, list[dict[str, Any]], str]:
-        child = self.start(job)
-        output, errors = child.communicate(timeout=60)
-        return self._ended(child.returncode, output, errors)
-
-    def _write(self, job: dict[str, Any]) -> str:
-        path = self.folder / "job.json"
-        path.write_text(json.dumps(job), encoding="utf-8")
-        return str(path)
-
-    def _environment(self) -> dict[str, str]:
-        return {**self._base, "NEURON": json.dumps(self.neuron), **self.variables}
-
-    def _ended(self, status: int, output: str, errors: str) -> tuple[int, list[dict[str, Any]], str]:
-        self.output = output + errors
-        return status, [json.loads(line) for line in output.splitlines() if line.startswith('{"time"')], errors
-
-    def docker_calls(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+STEPS = ["look", "devices", "resources", "image", "weights", "export", "verify", "publish"]
 
 
 @pytest.fixture(scope="module")
@@ -228,13 +65,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3(endpoint: str) -> Iterator[Any]:
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
+    client = boto3.client("s3", endpoint_url=endpoint, **CREDENTIALS)
     with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=BUCKET)
     for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
@@ -244,76 +75,77 @@ def s3(endpoint: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def host(tmp_path: Path, endpoint: str, s3: Any) -> Host:
-    del s3
-    host = Host(tmp_path, endpoint)
-    secrets = boto3.client(
-        "secretsmanager",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
-    host.secret_arn = secrets.create_secret(Name=f"hub-{tmp_path.name}", SecretString=TOKEN + "\n")["ARN"]
+def secret_arn(tmp_path: Path, endpoint: str) -> str:
+    secrets = boto3.client("secretsmanager", endpoint_url=endpoint, **CREDENTIALS)
+    arn: str = secrets.create_secret(Name=f"hub-{tmp_path.name}", SecretString=TOKEN + "\n")["ARN"]
     secrets.close()
-    return host
+    return arn
 
 
-def published(s3: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(s3.get_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")["Body"].read())
-    return found
+@pytest.fixture
+def host(tmp_path: Path, endpoint: str, s3: Any, secret_arn: str) -> Host:
+    del s3
+    return Host(tmp_path, endpoint, secret_arn)
 
 
-def keys(s3: Any) -> set[str]:
-    return {item["Key"].removeprefix(PREFIX) for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])}
+def another_host(host: Host, endpoint: str) -> Host:
+    """A fresh one: nothing on its disk."""
+    folder = host.folder / "other"
+    folder.mkdir()
+    return Host(folder, endpoint, host.secret_arn)
 
 
-def test_docker_job_publishes_the_artifact(host: Host, s3: Any) -> None:
+def test_job_publishes_the_artifact_and_the_weights(host: Host, s3: Any) -> None:
     status, events, errors = host.run_process(host.job())
 
     assert (status, errors) == (0, "")
-    assert [event["step"] for event in events if event["event"] == "end"] == [
-        "look",
-        "resources",
-        "image",
-        "weights",
-        "export",
-        "verify",
-        "publish",
-    ]
+    assert [event["step"] for event in events if event["event"] == "end"] == STEPS
     assert all(event["seconds"] >= 0 for event in events if event["event"] == "end")
-    manifest = published(s3)
-    assert (manifest["format"], manifest["facts"]) == (1, FACTS)
+    manifest = manifest_of(s3)
+    assert (manifest["format"], manifest["kind"], manifest["facts"]) == (1, "artifact", FACTS)
     assert manifest["producer"] == {
         "tool": "compile_job",
         "image": IMAGE,
-        "image_digest": "sha256:feed",
-        "weights_revision": "a" * 40,
+        "image_digest": DIGEST,
+        "weights_revision": COMMIT,
         "compiler": "neuronx-cc 2.15.128",
     }
     assert {item["path"] for item in manifest["objects"]} == keys(s3) - {"manifest.json"}
-    for item in manifest["objects"]:
-        raw = s3.get_object(Bucket=BUCKET, Key=PREFIX + item["path"])["Body"].read()
-        assert (item["size"], item["sha256"]) == (len(raw), hashlib.sha256(raw).hexdigest())
+    assert all(set(item) == {"path", "size", "sha256", "s3_checksum"} for item in manifest["objects"])
+    mirror = manifest_of(s3, MIRROR)
+    assert (mirror["kind"], mirror["revision"], mirror["model_id"]) == ("weights", COMMIT, "acme/Tiny")
+    assert {item["path"] for item in mirror["objects"]} == HUB_FILES
+    assert keys(s3, f"cache/{KEY}/") == {"graph.neff"}
+    assert not list((host.folder / "work").rglob(".cache"))
 
 
-def test_manifest_is_what_the_deployment_checks(host: Host, s3: Any) -> None:
+def test_manifests_are_what_the_state_machine_verifies(host: Host, s3: Any) -> None:
     host.run(host.job())
-    order = Order(
-        bucket=BUCKET,
-        deployment="tiny",
-        facts=FACTS,
-        values={},
-        min_instances=1,
-        max_instances=1,
-        instance_type="ml.inf2.24xlarge",
-        allowed_degrees={"ml.inf2.24xlarge": (8,)},
-        max_sequence_length=1024,
-        max_input_tokens=512,
-        compile_hint="",
-    )
 
-    assert check_artifact(order, s3=s3).s3_uri == f"s3://{BUCKET}/{PREFIX}"
+    artifact = artifact_manifest(read_raw(s3, BUCKET, PREFIX), at="x", facts=FACTS, wanted_by="a test")
+    weights = weights_manifest(read_raw(s3, BUCKET, MIRROR), at="x")
+
+    assert find_problems(s3, BUCKET, PREFIX, artifact.objects, may_list=True, need_sha256=True) == []
+    assert find_problems(s3, BUCKET, MIRROR, weights.objects, may_list=True, need_sha256=True) == []
+
+
+def test_progress_is_told_at_the_end(host: Host, endpoint: str) -> None:
+    host.run(host.job())
+
+    ssm = boto3.client("ssm", endpoint_url=endpoint, **CREDENTIALS)
+    value = json.loads(ssm.get_parameter(Name=PARAMETER)["Parameter"]["Value"])
+    ssm.close()
+    assert (value["key"], value["state"], value["step"]) == (KEY, "done", "publish")
+    assert list(value["steps"]) == STEPS
+    assert value["percent"] == 100
+    assert value["bytes"] == value["total_bytes"] > 0
+
+
+def test_parameter_that_cannot_be_written_is_warned_about_only(host: Host) -> None:
+    status, events, _ = host.run(host.job(progress_parameter="aws/not allowed"))
+
+    assert status == 0
+    assert [event["event"] for event in events].count("warning") == 1
 
 
 def test_token_and_password_go_by_standard_input_only(host: Host) -> None:
@@ -321,8 +153,8 @@ def test_token_and_password_go_by_standard_input_only(host: Host) -> None:
 
     calls = host.docker_calls()
     seen = [call for call in calls if TOKEN in call["stdin"]]
-    assert len(seen) == 1
-    assert "python3" in seen[0]["arguments"]
+    assert ["list" in call["arguments"] for call in seen] == [True, False]
+    assert all("python3" in call["arguments"] for call in seen)
     login = next(call for call in calls if "login" in call["arguments"])
     password = login["stdin"]
     assert password
@@ -331,11 +163,31 @@ def test_token_and_password_go_by_standard_input_only(host: Host) -> None:
             assert secret not in json.dumps(call["arguments"])
             assert secret not in json.dumps(call["environment"])
         assert secret not in host.output
-    assert "downloaded with ***" in host.output
-    assert not list(host.folder.rglob("config.json.lock"))
+    assert "got it with ***" in host.output
     for path in host.folder.rglob("*"):
         if path.is_file() and path != host.log:
             assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_token_is_in_no_object_parameter_or_process_listing(host: Host, s3: Any, endpoint: str) -> None:
+    host.variables["HUB_PAUSES"] = "model-2.safetensors"
+    child = host.start(host.job())
+    host.wait_until_paused(child)
+    listed = b""
+    for process in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                listed += (process / name).read_bytes()
+    assert b"hub_snapshot.py" in listed
+    assert TOKEN.encode() not in listed
+    child.send_signal(signal.SIGTERM)
+    output, errors = child.communicate(timeout=30)
+    assert TOKEN not in output + errors
+    for item in s3.list_objects_v2(Bucket=BUCKET)["Contents"]:
+        assert TOKEN.encode() not in s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read()
+    ssm = boto3.client("ssm", endpoint_url=endpoint, **CREDENTIALS)
+    assert TOKEN not in ssm.get_parameter(Name=PARAMETER)["Parameter"]["Value"]
+    ssm.close()
 
 
 def test_login_does_not_stay_on_the_host(host: Host) -> None:
@@ -348,37 +200,49 @@ def test_login_does_not_stay_on_the_host(host: Host) -> None:
 
 
 def test_image_of_another_registry_needs_no_login(host: Host) -> None:
-    status, _, _ = host.run(host.job(image="ghcr.io/huggingface/neuronx-tgi:0.0.25"))
+    image = "ghcr.io/huggingface/neuronx-tgi:0.0.25"
+    host.variables["IMAGE_RUN"] = image
+    status, _, _ = host.run(host.job(image=image, image_digest=""))
 
     assert status == 0
     assert not [call for call in host.docker_calls() if "login" in call["arguments"]]
 
 
-def test_export_runs_in_the_serving_image_on_the_snapshot(host: Host) -> None:
+def test_digest_decides_which_image_is_pulled_and_run(host: Host) -> None:
     host.run(host.job())
 
+    reference = f"{IMAGE.rpartition(':')[0]}@{DIGEST}"
+    pulls = [call["arguments"] for call in host.docker_calls() if "pull" in call["arguments"]]
+    assert [arguments[-1] for arguments in pulls] == [reference]
+    assert all(IMAGE not in call["arguments"] for call in host.docker_calls())
+
+
+def test_tag_is_pulled_when_no_digest_is_known(host: Host, s3: Any) -> None:
+    host.variables["IMAGE_RUN"] = IMAGE
+    host.run(host.job(image_digest=""))
+
+    assert manifest_of(s3)["producer"]["image_digest"] == "sha256:feed"
+
+
+def test_export_runs_in_the_serving_image_on_the_snapshot(host: Host) -> None:
+    command = ["optimum-cli", "--b", "{batch_size}", "--tp={tensor_parallel_degree}", "{model}", "{output}"]
+    host.run(host.job(export_command=command, properties={"option.n": "{sequence_length}", "option.m": "{model}"}))
+
     runs = [call["arguments"] for call in host.docker_calls() if call["arguments"][0] == "run"]
-    export = runs[-1]
-    at = export.index(IMAGE)
-    assert export[at + 1 :] == [
-        "export",
-        "neuron",
-        "--model",
-        "/modelzone/weights",
-        "/modelzone/output/" + PREFIX[-21:-1],
-    ]
-    assert export[export.index("--entrypoint") + 1] == "optimum-cli"
-    assert "--rm" in export
-    assert [call["arguments"] for call in host.docker_calls()][-1] == [
-        "rm",
-        "--force",
-        "modelzone-export-" + PREFIX[-21:-1],
-    ]
+    words = runs[-1]
+    at = words.index(f"{IMAGE.rpartition(':')[0]}@{DIGEST}")
+    assert words[at + 1 :] == ["--b", "1", "--tp=8", "/modelzone/weights", f"/modelzone/output/{KEY}"]
+    assert words[words.index("--entrypoint") + 1] == "optimum-cli"
+    assert {"--rm", "HF_HUB_OFFLINE=1", "NEURON_COMPILE_CACHE_URL=/modelzone/cache"} <= set(words)
+    assert [word for word in words if word.startswith("--device")] == [f"--device=/dev/neuron{n}" for n in range(6)]
+    properties = (host.folder / "work" / "properties" / KEY / "serving.properties").read_text(encoding="ascii")
+    assert properties == "option.n=1024\noption.m=/modelzone/weights\n"
+    assert host.docker_calls()[-1]["arguments"] == ["rm", "--force", "modelzone-export-" + KEY]
 
 
 def test_published_artifact_is_done_at_once(host: Host, s3: Any) -> None:
     host.run(host.job())
-    before = published(s3)
+    before = manifest_of(s3)
     host.log.unlink()
 
     status, events, _ = host.run(host.job())
@@ -386,7 +250,7 @@ def test_published_artifact_is_done_at_once(host: Host, s3: Any) -> None:
     assert status == 0
     assert events[-1]["already"] is True
     assert not host.log.exists(), "docker was used although nothing was to be done"
-    assert published(s3) == before
+    assert manifest_of(s3) == before
 
 
 @pytest.mark.parametrize("change", ["delete", "truncate"])
@@ -401,55 +265,187 @@ def test_damaged_artifact_is_made_whole_again(host: Host, s3: Any, change: str) 
     status, events, _ = host.run(host.job())
 
     assert status == 0
-    (publish,) = (event for event in events if event.get("step") == "publish" and event["event"] == "end")
-    assert publish["sent"] == 1, "objects that were whole were sent again"
-    assert publish["objects"] == 6
-    assert s3.head_object(Bucket=BUCKET, Key=key)["ContentLength"] == 4000
+    assert step_end(events, "publish")["sent"] == 1, "objects that were whole were sent again"
+    assert "compiled before" in host.output
+    manifest_of(s3)
 
 
-def test_weights_are_downloaded_once(host: Host, s3: Any) -> None:
+def test_weights_are_downloaded_once_on_a_host(host: Host, s3: Any) -> None:
     host.run(host.job())
+    first = host.downloads()
     s3.delete_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")
 
     _, events, _ = host.run(host.job())
 
-    (weights,) = (event for event in events if event.get("step") == "weights" and event["event"] == "end")
-    assert weights["downloaded"] is False
+    assert sorted(first) == sorted(["list", *HUB_FILES])
+    assert host.downloads() == first, "the hub was asked although everything is here"
+    weights = step_end(events, "weights")
+    assert (weights["kept"], weights["from_hub"], weights["from_mirror"], weights["sent"]) == (6, 0, 0, 0)
 
 
-def test_process_job_publishes_a_stand_in(host: Host, s3: Any) -> None:
-    host.neuron["compiler_type"] = "cpu-stand-in"
+def test_another_host_takes_weights_and_graphs_from_s3(host: Host, s3: Any, endpoint: str) -> None:
+    host.run(host.job())
+    s3.delete_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")
+    other = another_host(host, endpoint)
 
-    status, _, errors = host.run_process(host.process_job())
+    status, events, _ = other.run(other.job(weights={**other.job()["weights"], "source": "s3"}))
+
+    assert status == 0
+    assert other.downloads() == []
+    assert "compiled before" in other.output
+    assert step_end(events, "weights")["from_mirror"] == 6
+    manifest_of(s3)
+
+
+def test_broken_mirror_is_mended_from_the_hub(host: Host, s3: Any, endpoint: str) -> None:
+    host.run(host.job())
+    s3.delete_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")
+    s3.put_object(Bucket=BUCKET, Key=MIRROR + "model-2.safetensors", Body=b"x")
+    other = another_host(host, endpoint)
+
+    status, events, _ = other.run(other.job())
+
+    assert status == 0
+    assert other.downloads() == ["list", "model-2.safetensors"]
+    assert step_end(events, "weights")["sent"] == 1
+    manifest_of(s3, MIRROR)
+
+
+def test_small_file_that_differs_in_the_mirror_comes_from_the_hub(host: Host, s3: Any, endpoint: str) -> None:
+    """The hub tells no SHA-256 of it: its Git blob decides, when it is here."""
+    host.run(host.job())
+    s3.delete_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")
+    s3.delete_object(Bucket=BUCKET, Key=MIRROR + "manifest.json")
+    size = s3.head_object(Bucket=BUCKET, Key=MIRROR + "config.json")["ContentLength"]
+    s3.put_object(Bucket=BUCKET, Key=MIRROR + "config.json", Body=b"x" * size, Metadata={"sha256": "0" * 64})
+    s3.delete_object(Bucket=BUCKET, Key=MIRROR + "tokenizer.json")
+    body = b'{"name": "tokenizer.jsoX"}'
+    sha256 = hashlib.sha256(body).hexdigest()
+    s3.put_object(Bucket=BUCKET, Key=MIRROR + "tokenizer.json", Body=body, Metadata={"sha256": sha256})
+    s3.put_object(Bucket=BUCKET, Key=MIRROR + "config.json", Body=(host.hub / "config.json").read_bytes())
+    other = another_host(host, endpoint)
+
+    status, _, errors = other.run(other.job())
 
     assert (status, errors) == (0, "")
-    assert published(s3)["producer"]["image"] == "none"
-    assert not host.log.exists()
+    assert sorted(other.downloads()) == ["config.json", "list", "tokenizer.json"]
+    manifest_of(s3, MIRROR)
 
 
-@pytest.mark.parametrize(
-    ("variables", "neuron", "words"),
-    [
-        (
-            {"EXPORT_FAILS": "1"},
-            {},
-            "step 'export' failed: the export ended with status 70: the host has too little memory",
-        ),
-        ({"PULL_FAILS": "1"}, {}, "step 'image' failed: pulling 7631"),
-        (
-            {"HUB_FAILS": "1"},
-            {},
-            f"step 'weights' failed: download of acme/Tiny at {'a' * 40} failed: accept the model's licence",
-        ),
-        (
-            {},
-            {"batch_size": 4},
-            "step 'verify' failed: config.json: neuron.batch_size is 4, the job orders batch_size 1",
-        ),
-    ],
-)
-def test_failure_is_one_line_and_nothing_counts_as_published(
-    host: Host, s3: Any, variables: dict[str, str], neuron: dict[str, Any], words: str
+@pytest.mark.parametrize("overrides", [{"weights_only": True}, {"layout": "none", "export_command": []}])
+def test_mirror_alone(host: Host, s3: Any, overrides: dict[str, Any]) -> None:
+    job = host.job(min_memory_gib=10**6, **overrides)
+    host.variables["DEVICES"] = "0"
+
+    status, events, errors = host.run(job)
+
+    assert (status, errors) == (0, "")
+    assert [event["step"] for event in events if event["event"] == "end"] == ["look", "resources", "image", "weights"]
+    assert {item["path"] for item in manifest_of(s3, MIRROR)["objects"]} == HUB_FILES
+    assert keys(s3) == set()
+    assert not list((host.folder / "work").rglob("*.safetensors")), "what is in the mirror needs no room here"
+    asked = host.downloads()
+    status, events, _ = host.run(job)
+    assert (status, events[-1]["already"], host.downloads()) == (0, True, asked)
+
+
+def test_mirror_that_s3_alone_has_not(host: Host) -> None:
+    status, _, errors = host.run(host.job(weights={**host.job()["weights"], "source": "s3"}))
+
+    assert status == 1
+    assert "has no manifest.json, and weights.source 's3' never asks the hub" in errors
+    assert "(doctor: weights-not-mirrored)" in errors
+    assert host.downloads() == []
+
+
+def test_branch_that_moves_takes_the_manifest_back_first(host: Host, s3: Any) -> None:
+    facts = {**FACTS, "model_revision": "main"}
+    weights = {"source": "hub", "model_id": "acme/Tiny", "revision": "main", "token_secret_arn": ""}
+    job = host.job(facts=facts, weights=weights, weights_only=True)
+    job["prefix"] = artifact_prefix(facts)
+    mirror = "weights/acme--tiny/main/"
+    assert host.run(job)[0] == 0
+    (host.hub / "model-2.safetensors").unlink()
+    (host.hub / "model.safetensors.index.json").unlink()
+    (host.hub / "model-1.safetensors").write_bytes(b"n" * 20)
+    host.variables["HUB_CORRUPTS"] = "model-1.safetensors"
+
+    assert host.run(job)[0] == 1
+    assert "manifest.json" not in keys(s3, mirror)
+    host.variables.clear()
+    assert host.run(job)[0] == 0
+    assert {item["path"] for item in manifest_of(s3, mirror)["objects"]} == HUB_FILES - {
+        "model-2.safetensors",
+        "model.safetensors.index.json",
+    }
+
+
+OOM = "the host has too little memory: use a larger instance (doctor: neuron-compiler-killed)"
+FAULTS: list[tuple[str, dict[str, str], dict[str, Any], tuple[str, ...]]] = [
+    ("export", {"EXPORT_FAILS": "70|[F137] neuronx-cc was forcibly killed"}, {}, (OOM,)),
+    (
+        "export",
+        {"EXPORT_FAILS": "137|bye"},
+        {},
+        ("the export ended with status 137: it was killed, as the kernel does", "(doctor: host-out-of-memory)"),
+    ),
+    ("export", {"EXPORT_FAILS": "1|OSError: [Errno 28] No space left on device"}, {}, ("(doctor: disk-full)",)),
+    ("export", {"EXPORT_FAILS": "3|what nobody knows"}, {}, ("the export ended with status 3: what nobody knows",)),
+    (
+        "devices",
+        {"DEVICES": "5"},
+        {},
+        ("5 Neuron devices on this host, expected 6: check that the instance", "(doctor: devices-not-as-planned)"),
+    ),
+    (
+        "image",
+        {"PULL_FAILS": "Error: pull access denied for tgi"},
+        {},
+        ("may not pull this image (doctor: image-pull-denied)",),
+    ),
+    (
+        "weights",
+        {"HUB_FAILS": "gated"},
+        {},
+        (f"listing of acme/Tiny at {COMMIT} failed: accept the model's licence", "(doctor: hub-gated)"),
+    ),
+    (
+        "weights",
+        {"HUB_FAILS": "bad-token"},
+        {},
+        ("the token in the secret is not valid: store a new one (doctor: hub-token)",),
+    ),
+    (
+        "weights",
+        {"HUB_CORRUPTS": "model-2.safetensors"},
+        {},
+        ("checksum mismatch: model-2.safetensors did not arrive as it is on the hub", "(doctor: checksum-mismatch)"),
+    ),
+    (
+        "weights",
+        {"HUB_CORRUPTS": "config.json"},
+        {},
+        ("checksum mismatch: config.json did not arrive as it is on the hub",),
+    ),
+    ("verify", {}, {"batch_size": 4}, ("config.json: neuron.batch_size is 4, the job orders batch_size 1",)),
+    (
+        "verify",
+        {"EXPORT_TRUNCATES": "1"},
+        {},
+        ("model-2.safetensors has 5073 bytes and should have 5074 by its header",),
+    ),
+]
+
+
+@pytest.mark.parametrize(("step", "variables", "neuron", "words"), FAULTS)
+def test_fault_is_one_line_and_nothing_counts_as_published(
+    host: Host,
+    s3: Any,
+    endpoint: str,
+    step: str,
+    variables: dict[str, str],
+    neuron: dict[str, Any],
+    words: tuple[str, ...],
 ) -> None:
     host.variables.update(variables)
     host.neuron.update(neuron)
@@ -458,20 +454,103 @@ def test_failure_is_one_line_and_nothing_counts_as_published(
 
     assert status == 1
     assert errors.count("\n") == 1
-    assert errors.startswith("compile_job: step '")
-    assert words in errors
+    assert errors.startswith(f"compile_job: step '{step}' failed: ")
     assert events[-1]["event"] == "failed"
     assert "manifest.json" not in keys(s3)
     assert TOKEN not in host.output
     assert "Traceback" not in host.output
+    ssm = boto3.client("ssm", endpoint_url=endpoint, **CREDENTIALS)
+    value = json.loads(ssm.get_parameter(Name=PARAMETER)["Parameter"]["Value"])
+    ssm.close()
+    assert (value["state"], value["step"]) == ("failed", step)
+    for word in words:
+        assert word in errors
+        assert word in value["message"]
+
+
+def test_finished_downloads_are_not_repeated_after_a_wrong_one(host: Host) -> None:
+    host.variables["HUB_CORRUPTS"] = "model-2.safetensors"
+    host.run(host.job())
+    host.variables.clear()
+    before = host.downloads()
+
+    assert host.run(host.job())[0] == 0
+
+    after = host.downloads()[len(before) :]
+    assert "model-1.safetensors" not in after
+    assert "model-2.safetensors" in after
+
+
+KMS = (
+    "User: arn:aws:sts::1:assumed-role/r/i is not authorized to perform: kms:GenerateDataKey on resource: "
+    "arn:aws:kms:us-east-1:1:key/k because no identity-based policy allows it"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            ClientError({"Error": {"Code": "AccessDenied", "Message": KMS}}, "CreateMultipartUpload"),
+            (
+                "KMS key of bucket 'models-bucket'",
+                "kms:GenerateDataKey and kms:Decrypt on arn:aws:kms:us-east-1:1:key/k",
+            ),
+        ),
+        (ClientError({"Error": {"Code": "AccessDenied", "Message": KMS}}, "PutObject"), ("(doctor: kms-denied)",)),
+        (
+            ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "PutObject"),
+            ("AWS refused PutObject (AccessDenied", "kms:GenerateDataKey on the bucket's KMS key"),
+        ),
+        (
+            ClientError({"Error": {"Code": "BadDigest", "Message": "no"}}, "UploadPart"),
+            ("checksum mismatch: S3 received other bytes", "(doctor: checksum-mismatch)"),
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/var/lib/x"),
+            ("/var/lib/x: No space left on device: give the host a larger root volume", "(doctor: disk-full)"),
+        ),
+        (
+            ClientError({"Error": {"Code": "SlowDown", "Message": "please"}}, "PutObject"),
+            ("AWS refused PutObject (SlowDown: please), bucket 'models-bucket'",),
+        ),
+    ],
+)
+def test_refusals_of_aws_and_the_disk(
+    host: Host, s3: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, words: tuple[str, ...]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(publish, "check_writable", refuse)
+
+    status, _, errors = host.run(host.job())
+
+    assert status == 1
+    assert errors.startswith("compile_job: step 'look' failed: ")
+    for word in words:
+        assert word in errors
+    assert keys(s3) == set()
+
+
+def test_disk_that_fills_while_we_write(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export.properties, "render", full)
+
+    errors = host.run(host.job())[2]
+
+    assert "step 'export' failed: No space left on device: give the host" in errors
+    assert "(doctor: disk-full)" in errors
 
 
 def test_wrong_job_is_one_line(host: Host) -> None:
-    status, _, errors = host.run_process(host.job(runner="podman"))
+    status, _, errors = host.run_process(host.job(accelerator="tpu"))
 
     assert status == 2
     assert errors.startswith("compile_job: wrong job: ")
-    assert "'podman'" in errors
+    assert "'tpu'" in errors
     assert errors.count("\n") == 1
 
 
@@ -480,17 +559,12 @@ def test_forbidden_bucket_ends_before_anything_is_done(host: Host) -> None:
 
     assert status == 1
     assert "step 'look' failed" in errors
+    assert "another-bucket" in errors
     assert not host.log.exists()
 
 
 def test_placeholder_in_the_secret_is_recognised(host: Host, endpoint: str) -> None:
-    secrets = boto3.client(
-        "secretsmanager",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
+    secrets = boto3.client("secretsmanager", endpoint_url=endpoint, **CREDENTIALS)
     secrets.put_secret_value(SecretId=host.secret_arn, SecretString="generated-password")
     secrets.close()
 
@@ -498,12 +572,13 @@ def test_placeholder_in_the_secret_is_recognised(host: Host, endpoint: str) -> N
 
     assert status == 1
     assert "holds no token of the hub" in errors
+    assert "(doctor: hub-placeholder)" in errors
     assert "generated-password" not in host.output
 
 
 def test_too_small_a_host_is_refused(host: Host) -> None:
-    disk = host.run(host.process_job(min_free_gib=10**6))[2]
-    memory = host.run(host.process_job(min_memory_gib=10**6))[2]
+    disk = host.run(host.job(min_free_gib=10**6))[2]
+    memory = host.run(host.job(min_memory_gib=10**6))[2]
 
     assert "needed are 1000000 GiB: give the host a larger volume" in disk
     assert "needed are 1000000 GiB: use a larger instance" in memory
@@ -512,17 +587,7 @@ def test_too_small_a_host_is_refused(host: Host) -> None:
 def test_no_docker(host: Host) -> None:
     host.variables["PATH"] = str(host.folder / "nothing")
 
-    assert "docker is not installed on this host" in host.run(host.job())[2]
-
-
-SLOW = """
-import pathlib, subprocess, sys, time
-folder = pathlib.Path(sys.argv[2]).parents[2]
-child = subprocess.Popen(["sleep", "60"])
-(folder / "pids").write_text(f"{child.pid}")
-print("compiling", flush=True)
-time.sleep(60)
-"""
+    assert "docker is not installed on this host" in host.run(host.job(devices=0))[2]
 
 
 def is_running(pid: int) -> bool:
@@ -533,27 +598,127 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
+PAUSES = {
+    "image": {"PULL_PAUSES": "1"},
+    "weights": {"HUB_PAUSES": "model-2.safetensors"},
+    "export": {"EXPORT_PAUSES": "1"},
+}
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see whether processes are gone")
-def test_sigterm_stops_everything_and_publishes_nothing(host: Host, s3: Any) -> None:
-    host.export.write_text(SLOW, encoding="utf-8")
-    child = host.start(host.process_job())
-    pids = host.folder / "pids"
-    deadline = time.monotonic() + 20
-    while not (pids.exists() and pids.read_text(encoding="utf-8")):
-        assert time.monotonic() < deadline, "the export did not start"
-        time.sleep(0.05)
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("step", sorted(PAUSES))
+def test_kill_at_a_step_and_run_again(host: Host, s3: Any, step: str, sign: signal.Signals) -> None:
+    host.variables.update(PAUSES[step])
+    child = host.start(host.job())
+    host.wait_until_paused(child)
 
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(sign)
     started = time.monotonic()
-    output, errors = child.communicate(timeout=30)
+    output, errors = child.communicate(timeout=30) if sign == signal.SIGTERM else ("", "")
+    child.wait()
+    if child.stdout and child.stderr:
+        child.stdout.close()
+        child.stderr.close()
 
-    assert child.returncode == 143
-    assert time.monotonic() - started < 5
-    assert "stopped by a signal; nothing was published" in errors
-    assert "Traceback" not in errors
-    assert json.loads(output.splitlines()[-1])["event"] == "stopped"
-    assert not is_running(int(pids.read_text(encoding="utf-8"))), "a compiler was left running"
+    if sign == signal.SIGTERM:
+        assert child.returncode == 143
+        assert time.monotonic() - started < 5
+        assert "stopped by a signal; nothing was published" in errors
+        assert "Traceback" not in errors
+        assert [json.loads(line) for line in output.splitlines() if line.startswith('{"time"')][-1][
+            "event"
+        ] == "stopped"
+        if step == "export":
+            assert not is_running(int((host.folder / "pid").read_text(encoding="utf-8"))), "a compiler was left running"
     assert keys(s3) == set()
+    assert s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []) == []
+    before = host.downloads()
+    host.variables.clear()
+    status, events, errors = host.run(host.job())
+    assert (status, errors) == (0, "")
+    manifest_of(s3)
+    manifest_of(s3, MIRROR)
+    repeated = set(before) & set(host.downloads()[len(before) :])
+    assert repeated <= {"list"}, "a finished download was repeated"
+    if step == "export":
+        assert "compiled before" in host.output
+        assert step_end(events, "weights")["sent"] == 0
+
+
+@pytest.mark.parametrize("step", ["look", "verify", "publish"])
+def test_kill_at_a_short_step_and_run_again(host: Host, s3: Any, step: str) -> None:
+    child = host.start(host.job())
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith('{"time"') and json.loads(line).get("step") == step:
+            child.kill()
+            break
+    child.communicate()
+
+    status, events, _ = host.run(host.job())
+
+    assert status == 0
+    assert len(host.downloads()) == len(set(host.downloads()))
+    manifest_of(s3)
+    if step in {"verify", "publish"}:
+        assert (step_end(events, "weights")["sent"], step_end(events, "weights")["from_hub"]) == (0, 0)
+
+
+class Metadata:
+    """An instance metadata service of version 2 that gives a Spot notice once it is told to."""
+
+    def __init__(self) -> None:
+        service = self
+        self.notice = threading.Event()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                self.answer(200, "session")
+
+            def do_GET(self) -> None:
+                if self.headers.get("X-aws-ec2-metadata-token") != "session":
+                    self.answer(401, "")
+                elif service.notice.is_set() and self.path == "/latest/meta-data/spot/instance-action":
+                    self.answer(200, '{"action": "terminate", "time": "2026-11-21T20:00:00Z"}')
+                else:
+                    self.answer(404, "")
+
+            def answer(self, status: int, text: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_spot_notice_stops_the_job_and_saves_what_was_compiled(host: Host, s3: Any, endpoint: str) -> None:
+    metadata = Metadata()
+    host.variables.update(PAUSES["export"], AWS_EC2_METADATA_SERVICE_ENDPOINT=metadata.url)
+    child = host.start(host.job())
+    host.wait_until_paused(child)
+
+    metadata.notice.set()
+    output, errors = child.communicate(timeout=30)
+    metadata.server.shutdown()
+    metadata.server.server_close()
+
+    assert child.returncode == 75
+    assert errors == "compile_job: stopped by a Spot interruption notice; run the same job on another host\n"
+    assert '"event": "spot-notice", "action": "terminate"' in output
+    assert keys(s3) == set()
+    assert keys(s3, f"cache/{KEY}/") == {"graph.neff"}
+    other = another_host(host, endpoint)
+    status, _, _ = other.run(other.job())
+    assert status == 0
+    assert "compiled before" in other.output
+    assert other.downloads() == []
 
 
 def python_3_10() -> str | None:
@@ -573,12 +738,12 @@ def test_code_runs_on_python_3_10() -> None:
     if interpreter is None:
         pytest.skip("no Python 3.10 on this machine")
     modules = (
-        "import compile_job.job, compile_job.processes, compile_job.signatures, compile_job.container.hub_snapshot"
+        "compile_job.job, compile_job.processes, compile_job.signatures, compile_job.progress, compile_job.layouts"
     )
-    program = f"{modules}; from compile_job.events import emit; emit('x'); import compile_job.__main__ as m"
+    program = f"import {modules}, compile_job.container.hub_snapshot; from compile_job.events import emit; emit('x')"
 
     done = subprocess.run(
-        [interpreter, "-B", "-c", f"{program}; sys_exit = m.main(['--job', 'absent'])"],
+        [interpreter, "-B", "-c", f"{program}; import compile_job.__main__ as m; m.main(['--job', 'absent'])"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -12,11 +12,14 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
+from unit.compiled_artifact_aws import DIGEST, IMAGE, FakeAws, client_error
+from unit.compiled_artifact_aws import publish as publish_complete
 
 from compiled_artifact import handler as handler_module
 from compiled_artifact.check import CheckError, Order, artifact_key, artifact_prefix, check_artifact
+from compiled_artifact.errors import MissingArtifactError
 from compiled_artifact.handler import NO_ARTIFACT, handler
 from compiled_artifact.response import MAX_REASON_BYTES, put_response, shorten
 from modelzone import artifacts
@@ -342,6 +345,196 @@ def test_failed_update_keeps_the_resource(s3: Any, receiver: Receiver) -> None:
     handler(receiver.event("Update", PhysicalResourceId="s3://old/"), CONTEXT)
 
     assert receiver.answers[0]["PhysicalResourceId"] == "s3://old/"
+
+
+@pytest.mark.parametrize("operation", ["get_object", "head_object"])
+def test_a_store_that_does_not_answer_says_nothing_of_the_artifact(operation: str) -> None:
+    aws = FakeAws()
+    publish_complete(aws.s3)
+    for error in (client_error("SlowDown"), EndpointConnectionError(endpoint_url="https://aws.invalid")):
+        aws.s3.planted[operation] = [error]
+        with pytest.raises(CheckError, match=r"could not be read: (SlowDown|Could not connect)") as caught:
+            check_artifact(order(), s3=aws.s3)
+        assert not isinstance(caught.value, MissingArtifactError)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"Metadata": {"sha256": "0" * 64}}, f"config.json has SHA-256 {'0' * 64}, the manifest says"),
+        ({"ChecksumSHA256": "other"}, "config.json has checksum other in S3, the manifest says sum-compiled/"),
+    ],
+)
+def test_a_changed_object_is_named_with_both_sums(change: dict[str, Any], words: str) -> None:
+    aws = FakeAws()
+    publish_complete(aws.s3)
+    aws.s3.objects[artifact_prefix(FACTS) + "config.json"] |= change
+
+    with pytest.raises(MissingArtifactError, match="is incomplete") as caught:
+        check_artifact(order(), s3=aws.s3)
+
+    assert words in str(caught.value)
+
+
+def image_attributes(
+    *, given: str = "", producer: dict[str, str] | None = None, planned: str = IMAGE
+) -> dict[str, str]:
+    aws = FakeAws()
+    publish_complete(aws.s3, **({} if producer is None else {"producer": producer}))
+    wanted = properties()
+    wanted["Planned"]["ImageUri"], wanted["Given"]["ImageUri"] = planned, given
+    attributes = check_artifact(Order.from_properties(wanted), s3=aws.s3).attributes
+    return {name: attributes[name] for name in ("ImageUri", "RegistryAccount", "RegistryRegion", "Repository")}
+
+
+def test_the_image_that_compiled_is_the_one_that_serves() -> None:
+    repository = "huggingface-pytorch-tgi-inference"
+
+    assert image_attributes() == {
+        "ImageUri": f"763104351884.dkr.ecr.us-east-1.amazonaws.com/{repository}@{DIGEST}",
+        "RegistryAccount": "763104351884",
+        "RegistryRegion": "us-east-1",
+        "Repository": repository,
+    }
+
+
+@pytest.mark.parametrize(
+    "producer",
+    [
+        {},
+        {"image": IMAGE},
+        {"image": IMAGE, "image_digest": "latest"},
+        {"image": IMAGE + "-newer", "image_digest": DIGEST},
+    ],
+)
+def test_without_a_known_digest_the_tag_serves(producer: dict[str, str]) -> None:
+    assert image_attributes(producer=producer)["ImageUri"] == IMAGE
+
+
+def test_the_operator_s_image_is_taken_as_it_is() -> None:
+    own = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/own:1"
+
+    assert image_attributes(given=own) == {
+        "ImageUri": own,
+        "RegistryAccount": "123456789012",
+        "RegistryRegion": "eu-west-1",
+        "Repository": "team/own",
+    }
+    assert image_attributes(given=IMAGE)["ImageUri"] == IMAGE
+
+
+def test_an_image_that_is_planned_by_digest_stays() -> None:
+    planned = f"{IMAGE.rpartition(':')[0]}@{DIGEST}"
+
+    assert image_attributes(planned=planned)["ImageUri"] == planned
+
+
+@pytest.mark.parametrize("uri", ["docker.io/python:3", IMAGE.rpartition(":")[0], IMAGE + "@sha256:12"])
+def test_an_image_outside_of_ecr_is_refused(uri: str) -> None:
+    with pytest.raises(CheckError, match="expected an image in ECR with a tag or a digest"):
+        image_attributes(given=uri)
+
+
+def deletion(receiver: Receiver, **overrides: Any) -> dict[str, Any]:
+    uri = f"s3://{BUCKET}/{artifact_prefix(FACTS)}"
+    event = receiver.event("Delete", PhysicalResourceId=overrides.pop("physical_id", f"{uri}@ml.inf2.24xlarge"))
+    event["ResourceProperties"] |= {"DeleteArtifact": "true", **overrides}
+    handler(event, CONTEXT)
+    return receiver.answers[-1]
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> FakeAws:
+    aws = FakeAws()
+    publish_complete(aws.s3)
+    aws.s3.put("compiled/other/manifest.json", b"{}")
+    monkeypatch.setattr(handler_module, "Clients", lambda: aws)
+    return aws
+
+
+URI = f"s3://{BUCKET}/{artifact_prefix(FACTS)}"
+
+
+def test_an_artifact_that_nobody_serves_is_deleted_on_request(aws: FakeAws, receiver: Receiver) -> None:
+    key = artifact_key(FACTS)
+    others = {
+        "/modelzone/dev/deployments/llama": json.dumps({"artifact": f"s3://{BUCKET}/compiled/llama/"}),
+        "/modelzone/dev/deployments/old": json.dumps({"endpoint_name": "x"}),
+        "/modelzone/dev/artifacts/" + "0" * 20: json.dumps({"artifact": "s3://x/"}),
+        "/modelzone/other/artifacts/" + key: json.dumps({"artifact": "s3://another-store/"}),
+    }
+    entries = {f"/modelzone/{name}/artifacts/{key}": json.dumps({"artifact": URI}) for name in ("dev", "prod")}
+    aws.ssm.parameters = {**others, **entries}
+
+    answer = deletion(receiver)
+
+    assert (answer["Status"], answer["PhysicalResourceId"]) == ("SUCCESS", f"{URI}@ml.inf2.24xlarge")
+    assert list(aws.s3.objects) == ["compiled/other/manifest.json"]
+    assert aws.s3.calls[0] == ("delete_object", {"Bucket": BUCKET, "Key": f"{artifact_prefix(FACTS)}manifest.json"})
+    assert aws.ssm.parameters == others
+    assert deletion(receiver)["Status"] == "SUCCESS", "twice is no error"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [json.dumps({"artifact": URI}), json.dumps({"artifact": URI.rstrip("/")}), "{", "[]"],
+)
+def test_an_artifact_that_any_environment_serves_stays(aws: FakeAws, receiver: Receiver, entry: str) -> None:
+    aws.ssm.parameters = {"/modelzone/prod/deployments/mixtral": entry}
+
+    assert deletion(receiver)["Status"] == "SUCCESS"
+    assert len(aws.s3.objects) == len(OBJECTS) + 2
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"DeleteArtifact": "false"},
+        {"Bucket": "another"},
+        {"physical_id": NO_ARTIFACT},
+        {"physical_id": f"s3://{BUCKET}/@ml.inf2.24xlarge"},
+        {"physical_id": f"s3://{BUCKET}/compiled/x/../../weights/@ml.inf2.24xlarge"},
+        {"physical_id": f"s3://{BUCKET}/weights/model/main/@ml.inf2.24xlarge"},
+    ],
+)
+def test_nothing_else_is_ever_deleted(aws: FakeAws, receiver: Receiver, overrides: dict[str, str]) -> None:
+    assert deletion(receiver, **overrides)["Status"] == "SUCCESS"
+    assert not aws.s3.calls
+
+
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [
+        ("ssm", "get_parameters_by_path"),
+        ("s3", "delete_object"),
+        ("s3", "list_objects_v2"),
+        ("s3", "delete_objects"),
+        ("ssm", "delete_parameter"),
+    ],
+)
+def test_a_deletion_that_is_refused_says_what_to_do(
+    aws: FakeAws, receiver: Receiver, service: str, operation: str
+) -> None:
+    aws.ssm.parameters = {f"/modelzone/dev/artifacts/{artifact_key(FACTS)}": json.dumps({"artifact": URI})}
+    getattr(aws, service).planted[operation] = [client_error("AccessDenied", "not you")]
+
+    answer = deletion(receiver)
+
+    assert answer["Status"] == "FAILED"
+    assert f"{URI} could not be deleted: AccessDenied: not you. Delete the stack again; or set" in answer["Reason"]
+
+
+def test_objects_that_s3_keeps_are_an_error(aws: FakeAws, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = {"Errors": [{"Key": "x", "Code": "InternalError", "Message": "again"}]}
+    monkeypatch.setattr(aws.s3, "delete_objects", lambda **_: refused)
+
+    assert "could not be deleted: InternalError: again" in deletion(receiver)["Reason"]
+
+
+def test_a_store_that_is_gone_keeps_nothing(aws: FakeAws, receiver: Receiver) -> None:
+    aws.s3.planted["delete_object"] = [client_error("NoSuchBucket")]
+
+    assert deletion(receiver)["Status"] == "SUCCESS"
 
 
 def test_delete_succeeds_and_deletes_nothing(s3: Any, receiver: Receiver) -> None:

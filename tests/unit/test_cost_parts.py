@@ -90,6 +90,7 @@ def _needs(instance_type: str | None) -> CompileNeeds:
         host_memory_bytes=130 * 1024**3,
         disk_gib=301,
         root_volume_gib=421,
+        template=("optimum-cli",),
         command=("optimum-cli",),
     )
 

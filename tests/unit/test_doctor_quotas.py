@@ -95,3 +95,17 @@ def test_an_endpoint_that_is_deleted_meanwhile_runs_nothing() -> None:
     gone = busy(sagemaker__DescribeEndpoint=error("ValidationException", 'Could not find endpoint "x".'))
     check = run(account=gone)["endpoint-quota"]
     assert (check.status, "other endpoints" in check.detail) == ("ok", False)
+
+
+def test_spot_hosts_have_a_quota_of_their_own_beside_the_last_attempt() -> None:
+    account = Account(
+        service_quotas__ListServiceQuotas={
+            "Quotas": [
+                {"QuotaName": "Running On-Demand Inf instances", "Value": 96.0},
+                {"QuotaName": "All Inf Spot Instance Requests", "Value": 64.0},
+            ]
+        }
+    )
+    checks = [c for c in preflight(plan(purchase="spot"), account, opener=hub()) if c.id == "compile-quota"]
+    assert [c.status for c in checks] == ["ok", "fail"]
+    assert "All Inf Spot Instance Requests" in checks[1].detail

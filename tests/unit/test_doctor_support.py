@@ -7,7 +7,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import boto3
 from botocore.awsrequest import AWSResponse
@@ -16,7 +16,7 @@ from botocore.config import Config
 from modelzone.doctor.checks import Check
 from modelzone.doctor.preflight import preflight
 from modelzone.planning import EnvironmentPlan
-from modelzone.settings.environment import ExistingVpc, Network, NewVpc
+from modelzone.settings.environment import Compile, ExistingVpc, Network, NewVpc
 
 ACCOUNT = "111122223333"
 REGISTRY = "999988887777"
@@ -165,6 +165,7 @@ def plan(
     image: str = IMAGE,
     compiles: bool = True,
     vpc: ExistingVpc | None = None,
+    purchase: Literal["on-demand", "spot"] = "on-demand",
 ) -> EnvironmentPlan:
     network = Network(existing_vpc=vpc) if vpc else Network(new_vpc=NewVpc(zones=2))
     deployments = tuple(
@@ -174,8 +175,12 @@ def plan(
             serving=SimpleNamespace(instance_type="ml.inf2.24xlarge", scaling=SimpleNamespace(max_instances=count)),
             endpoint_prefix=f"modelzone-dev-mixtral-{index}",
             image_uri=image,
-            can_fetch_weights=egress,
-            compile=SimpleNamespace(instance_type="inf2.24xlarge", ami_parameter=AMI, image_uri=image)
+            compile=SimpleNamespace(
+                instance_type="inf2.24xlarge",
+                ami_parameter=AMI,
+                image_uri=image,
+                weights_source="hub" if egress else "s3",
+            )
             if compiles
             else None,
             compile_hint="Compile it.",
@@ -183,7 +188,9 @@ def plan(
         )
         for index, count in enumerate(instances)
     )
-    environment = SimpleNamespace(name="dev", region="us-east-1", account=account, network=network)
+    environment = SimpleNamespace(
+        name="dev", region="us-east-1", account=account, network=network, compile=Compile(purchase=purchase)
+    )
     return cast("EnvironmentPlan", SimpleNamespace(environment=environment, deployments=deployments))
 
 

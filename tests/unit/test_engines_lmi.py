@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from unit.engine_cases import decoder, serving
+from unit.engine_cases import decoder, exported, serving
 
 from modelzone.engines import ENGINES
 from modelzone.engines.lmi_options import known_options
@@ -339,7 +339,7 @@ def test_loading_never_outlasts_the_health_check() -> None:
 
 @pytest.mark.parametrize(("version", "pipeline"), [("0.26.0", ()), ("0.33.0", ("--pipeline_parallel_degree", "1"))])
 def test_trtllm_compiles_with_the_container_s_script(version: str, pipeline: tuple[str, ...]) -> None:
-    command = ENGINES["lmi-trtllm"].export_command(version, decoder(), given("lmi-trtllm", version))
+    command = exported("lmi-trtllm", version, decoder(), given("lmi-trtllm", version))
     assert command == (
         "python", "/opt/djl/partition/trt_llm_partition.py", "--properties_dir", "{properties}",
         "--trt_llm_model_repo", "{output}", "--tensor_parallel_degree", "4", *pipeline, "--model_path", "{model}",

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from unit.engine_cases import clip, decoder, serving
+from unit.engine_cases import clip, decoder, exported, serving
 
 from modelzone.engines import ENGINES
+from modelzone.engines.shapes import artifact_values
 from modelzone.refusals import Refusal
 
 TGI, VLLM, CLIP = ENGINES["tgi-neuronx"], ENGINES["vllm-neuronx"], ENGINES["clip-neuronx"]
@@ -125,9 +126,27 @@ def test_types_whose_running_batch_is_not_refilled(engine: str, version: str, ki
     assert (kind in ENGINES[engine].versions[version].static_batch_types) is static
 
 
+@pytest.mark.parametrize("engine", ["tgi-neuronx", "vllm-neuronx"])
+def test_what_an_artifact_decides_is_what_the_variables_are_checked_against(engine: str) -> None:
+    """One function says it for both: a variable that repeats it is taken, one that contradicts it is refused."""
+    for version in ENGINES[engine].versions:
+        given = serving(engine, version)
+        decided = ENGINES[engine].artifact_environment(version, artifact_values(given))
+        assert not list(check(engine, version, environment=decided))
+        for name in decided:
+            (refusal,) = check(engine, version, environment={name: "17"})
+            assert refusal.key == f"environment.{name}"
+
+
+def test_what_is_compiled_in_may_be_a_reference() -> None:
+    """The stack gives CloudFormation references, which the artifact's manifest fills."""
+    values = {name: f"${{{name}}}" for name in artifact_values(serving("tgi-neuronx", "0.0.25"))}
+    assert TGI.artifact_environment("0.0.25", values)["MAX_BATCH_SIZE"] == "${batch_size}"
+
+
 @pytest.mark.parametrize("version", ["0.0.25", "0.0.28", "3.3.6"])
 def test_tgi_exports_with_the_flags_that_decoders_honour(version: str) -> None:
-    assert TGI.export_command(version, decoder(), serving("tgi-neuronx", version)) == (
+    assert exported("tgi-neuronx", version, decoder(), serving("tgi-neuronx", version)) == (
         "optimum-cli", "export", "neuron", "--model", "{model}", "--task", "text-generation", "--batch_size", "4",
         "--sequence_length", "4096", "--auto_cast_type", "bf16", "--num_cores", "8", "{output}",
     )  # fmt: skip
@@ -135,7 +154,7 @@ def test_tgi_exports_with_the_flags_that_decoders_honour(version: str) -> None:
 
 def test_vllm_exports_with_the_later_flags() -> None:
     given = serving("vllm-neuronx", "0.4.4", instance_type="ml.trn1.32xlarge", dtype="fp16")
-    found = words(VLLM.export_command("0.4.4", decoder(), given))
+    found = words(exported("vllm-neuronx", "0.4.4", decoder(), given))
     assert found["--torch_dtype"] == "float16"
     assert found["--tensor_parallel_size"] == "8"
     assert found["--instance_type"] == "trn1"
@@ -169,7 +188,7 @@ def test_vllm_variables(name: str, value: str, says: str) -> None:
 
 def test_clip_is_exported_and_eva_is_not() -> None:
     given = serving("clip-neuronx", "2.8.0", batch_size=8)
-    found = words(CLIP.export_command("2.8.0", clip(), given))
+    found = words(exported("clip-neuronx", "2.8.0", clip(), given))
     assert found["--task"] == "feature-extraction"
     assert (found["--text_batch_size"], found["--image_batch_size"], found["--sequence_length"]) == ("8", "8", "77")
     assert (found["--width"], found["--height"], found["--num_channels"]) == ("224", "224", "3")

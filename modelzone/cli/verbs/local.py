@@ -38,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
         (up, ("modelzone local up", "modelzone local up --environment prod --prompt 'Who are you?'")),
         (status, ("modelzone local status", "modelzone local status --json")),
         (chat, ("modelzone local chat 'What is Modelzone?'", "modelzone local chat --model mixtral 'Who are you?'")),
+        (drill, ("modelzone local drill", "modelzone local drill --kills 100 --seed 7")),
         (down, ("modelzone local down",)),
     ):
         group.command(action.__name__, epilog=examples(*lines))(action)
@@ -101,6 +102,46 @@ def chat(
             "finish_reason": result.finish_reason,
         }
         write_json(answer)
+
+
+def drill(
+    context: typer.Context,
+    *,
+    kills: Annotated[int, typer.Option("--kills", metavar="N", min=1, help="How many kills.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random moments.")] = 1,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="DEPLOYMENT", help="A deployment; without it the first.")
+    ] = None,
+    environment: _Environment = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Kill compilations on the embedded AWS at every step, and check what they leave.
+
+    After each kill: no manifest over an incomplete artifact, no host running, nothing sent or downloaded twice; and the
+    next run succeeds. It takes about five seconds a kill and needs what "modelzone local up" deploys.
+    """
+    embedded = _running(_workspace(context), environment)
+    from modelzone.local.drill import Drill  # noqa: PLC0415
+
+    name = model or embedded.plan.deployments[0].name
+    if name not in {plan.name for plan in embedded.plan.deployments}:
+        raise ModelzoneError(f"environment {environment} has no deployment {name!r}")
+    with _interruptible(), _progress_apart(apart=as_json):
+        report = Drill(embedded, deployment=name, seed=seed).run(kills, tell=note)
+    document = report.document()
+    if as_json:
+        write_json(document)
+    else:
+        for key in ("by_kind", "by_place", "by_outcome"):
+            write(f"{key[3:]:<8} " + ", ".join(f"{what} {count}" for what, count in sorted(document[key].items())))
+        write(
+            f"{document['kills']} kills in {document['attempts']} runs, {document['artifacts']} artifacts published, "
+            f"{document['seconds']:.0f} s: {len(report.violations)} violations"
+        )
+        for violation in report.violations:
+            write(violation)
+    if report.violations:
+        raise ModelzoneError(f"{len(report.violations)} things were left as they must not be; see above")
 
 
 def down(context: typer.Context, *, as_json: JsonOption = False) -> None:

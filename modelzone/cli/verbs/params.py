@@ -24,7 +24,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 def add_to(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("params", short_help="Check overrides, print the cdk commands with them.", epilog=_EXAMPLES)(params)
+    app.command("params", short_help="Check overrides, print the cdk command with them.", epilog=_EXAMPLES)(params)
 
 
 def params(
@@ -44,11 +44,11 @@ def params(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check an override set and print the cdk commands that deploy with it, in their order.
+    """Check an override set and print the cdk command that deploys with it.
 
     What the deployment's stack has a CloudFormation parameter for is given as one, if the parameter takes the value;
     everything else, and with --synth everything, with -c. A FIELD may also be a parameter's name: MaxInstanceCount=4;
-    MaxInstanceCount= sets it back to what is planned. Where the compiled artifact changes, CompileStack comes first.
+    MaxInstanceCount= sets it back to what is planned.
     """
     found = divide(project_root(context), environment, deployment, _pairs(overrides), synth=synth)
     if as_json:
@@ -59,14 +59,12 @@ def params(
             "stack_name": found.stack_name,
             "context": dict(found.context),
             "parameters": dict(found.parameters),
-            "compile_command": _words(found.compile) if found.compile else None,
             "command": _words(found.deploy),
             "notes": list(found.notes),
         }
         write_json(document)
         return
-    for command in filter(None, (found.compile, found.deploy)):
-        write(" \\\n  ".join(shlex.join(words) for words in command))
+    write(" \\\n  ".join(shlex.join(words) for words in found.deploy))
     for line in found.notes:
         note(f"note: {line}")
 

@@ -24,7 +24,7 @@ _OK, _REDIRECTS, _REFUSED, _NOT_FOUND = 200, range(300, 400), (401, 403), 404
 
 def _fetched(plan: EnvironmentPlan) -> dict[str, Model]:
     """Models whose weights are downloaded from the hub, by id."""
-    return {d.model.hub_id: d.model for d in plan.deployments if d.can_fetch_weights}
+    return {d.model.hub_id: d.model for d in plan.deployments if d.compile and d.compile.weights_source == "hub"}
 
 
 def _put_token(context: Context) -> str:

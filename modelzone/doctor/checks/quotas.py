@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from modelzone.doctor.checks.base import Context, Kind, Outcome
@@ -47,14 +47,23 @@ def _endpoints(plan: EnvironmentPlan) -> Iterable[_Endpoints]:
 
 
 def _hosts(plan: EnvironmentPlan) -> Iterable[_Hosts]:
-    """The largest compile host of each quota: hosts exist one at a time, while they compile."""
+    """The largest compile host of each quota: hosts exist one at a time, while they compile.
+
+    With Spot both count: the last attempt after interruptions is on demand.
+    """
+    bought = ("on-demand", "spot") if plan.environment.compile.purchase == "spot" else ("on-demand",)
+    for purchase in bought:
+        yield from _largest(plan, read_data("modelzone.doctor", "ec2_quotas.yaml")[purchase])
+
+
+def _largest(plan: EnvironmentPlan, names: Mapping[str, str]) -> Iterable[_Hosts]:
     largest: dict[str, _Hosts] = {}
     for deployment in plan.deployments:
         if deployment.compile is None:
             continue
         instance = find_instance(deployment.compile.instance_type)
         letters = re.match(r"[a-z]+", deployment.compile.instance_type)
-        quota = read_data("modelzone.doctor", "ec2_quotas.yaml")["names"].get(letters[0] if letters else "")
+        quota = names.get(letters[0] if letters else "")
         if instance is None or quota is None:
             continue
         if quota not in largest or largest[quota].vcpus < instance.vcpus:

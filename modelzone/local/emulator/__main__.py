@@ -46,8 +46,9 @@ def run(arguments: list[str]) -> None:
         **({"model_server_command": command} if command else {}),
     )
     _check_port(settings.port)
-    shutil.rmtree(settings.scratch_dir, ignore_errors=True)
-    for folder in (settings.logs_dir, settings.scratch_dir, settings.models_dir):
+    for folder in (settings.scratch_dir, settings.hosts_dir):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in (settings.logs_dir, settings.scratch_dir, settings.models_dir, settings.hosts_dir):
         folder.mkdir(parents=True, exist_ok=True)
     environment.prepare(settings, os.environ)
     tempfile.tempdir = None  # TMPDIR has changed

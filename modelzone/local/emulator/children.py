@@ -1,4 +1,4 @@
-"""The processes the emulator starts: model servers, functions and their web applications."""
+"""The processes the emulator starts: model servers, functions, their web applications, commands on hosts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import psutil
 
 __all__ = ["ChildKind", "ChildProcesses", "ChildRecord"]
 
-ChildKind = Literal["model-server", "function", "web-adapter"]
+ChildKind = Literal["model-server", "function", "web-adapter", "host"]
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _POLL_SECONDS = 0.02

@@ -61,6 +61,8 @@ def prepare(settings: EmulatorSettings, environment: MutableMapping[str, str]) -
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
             "LOG_LEVEL": "INFO",
+            # Step Functions: a minute of Wait, or between two tries, is three seconds here.
+            "SFN_WAIT_SCALE": "0.02",
             # MiniStack sweeps labelled containers when it finds a Docker daemon; nothing here uses one.
             "DOCKER_HOST": f"unix://{settings.state_dir / 'no-docker.sock'}",
             "S3_DATA_DIR": str(settings.scratch_dir / "s3"),

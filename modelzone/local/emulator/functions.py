@@ -19,7 +19,7 @@ from ministack.services import lambda_svc
 
 from modelzone.local.emulator import seams
 from modelzone.local.emulator.children import ChildProcesses
-from modelzone.local.emulator.environment import base_child_environment
+from modelzone.local.emulator.environment import base_child_environment, package_root
 from modelzone.local.emulator.settings import EmulatorSettings
 
 __all__ = [
@@ -129,6 +129,10 @@ class _Subprocess:
     ) -> subprocess.Popen[Any]:
         # What equals a variable of the emulator was inherited from it.
         given = {name: value for name, value in env.items() if os.environ.get(name) != value}
+        if Path(command[0]).name == "node":
+            # The parts of the SDK that Lambda's Node runtime brings along; CDK's own functions count on them.
+            packages = [given["NODE_PATH"]] if "NODE_PATH" in given else []
+            given["NODE_PATH"] = os.pathsep.join([*packages, str(package_root() / "node_modules")])
         return self._children.spawn(
             command,
             name=given.get(_FUNCTION_NAME, "function"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from werkzeug.test import Client
 
 from modelzone.local.emulator import seams
 from modelzone.local.emulator.bridge import Handler, HandlerResponse
+from modelzone.local.emulator.run_command import OPERATIONS, RunCommand
 
 __all__ = ["Override", "install", "moto_handler", "operation_of"]
 
@@ -25,6 +27,14 @@ Override = Callable[[str, bytes], Awaitable[HandlerResponse | None]]
 """Answers an operation (name, body) in moto's place, or returns ``None`` to leave it to moto."""
 
 _MAKE_BACKEND: Any = create_backend_app
+_LONGEST_STANDARD = 4096
+_TOO_LONG = json.dumps(
+    {
+        "__type": "ValidationException",
+        "message": "Standard tier parameters support a maximum parameter value of 4096 characters. To create a larger "
+        "parameter value, upgrade the parameter to use the advanced-parameter tier.",
+    }
+).encode()
 _OF_CONNECTION = frozenset({"content-length", "transfer-encoding", "date", "server"})
 
 
@@ -72,6 +82,11 @@ def moto_handler(service: str, *, override: Override | None = None) -> Handler:
     return handle
 
 
+def _too_long(parameter: Mapping[str, Any]) -> bool:
+    """Whether a value is more than its tier holds, which MiniStack does not look at."""
+    return len(str(parameter.get("Value", ""))) > _LONGEST_STANDARD and parameter.get("Tier") in {None, "Standard"}
+
+
 def _accept_every_instance_type() -> None:
     """Moto's list of instance types is older than inf2; SageMaker itself refuses a wrong one."""
 
@@ -101,8 +116,11 @@ def _route_by_target() -> None:
     seams.replace(router, "_is_aws_service_name", is_aws_service_name)
 
 
-def install(*, sagemaker: Override) -> None:
-    """Put the handlers into MiniStack's table; ``sagemaker`` answers the life cycle of endpoints."""
+def install(*, sagemaker: Override, run_command: RunCommand) -> None:
+    """Put the handlers into MiniStack's table.
+
+    ``sagemaker`` answers the life cycle of endpoints, ``run_command`` what runs on hosts.
+    """
     _accept_every_instance_type()
     _route_by_target()
     handlers: dict[str, Handler] = seams.attribute(app, "SERVICE_HANDLERS")
@@ -113,7 +131,12 @@ def install(*, sagemaker: Override) -> None:
     async def ssm(
         method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]]
     ) -> HandlerResponse:
-        chosen = documents if "Document" in operation_of(headers) else parameters
+        operation = operation_of(headers)
+        if operation in OPERATIONS:
+            return await run_command(operation, body)
+        if operation == "PutParameter" and _too_long(json.loads(body)):
+            return 400, {"Content-Type": "application/x-amz-json-1.1"}, _TOO_LONG
+        chosen = documents if "Document" in operation else parameters
         answer: HandlerResponse = await chosen(method, path, headers, body, query)
         return answer
 

@@ -19,14 +19,21 @@ from ministack.core import hypercorn_compat, lambda_runtime
 from modelzone.local.emulator import (
     api_gateway,
     cloudformation_types,
+    ec2_hosts,
     fixes,
     functions,
     moto_services,
+    s3_faults,
     seams,
+    step_functions,
     web_adapter,
 )
 from modelzone.local.emulator.asgi import App, Receive, Scope, Send, json_reply
 from modelzone.local.emulator.children import ChildProcesses
+from modelzone.local.emulator.host_api import HostApi
+from modelzone.local.emulator.hosts import Hosts
+from modelzone.local.emulator.registry import Registry
+from modelzone.local.emulator.run_command import RunCommand
 from modelzone.local.emulator.sagemaker_control import SageMakerControl
 from modelzone.local.emulator.sagemaker_hosting import ModelHosting
 from modelzone.local.emulator.sagemaker_runtime import SageMakerRuntime
@@ -42,9 +49,9 @@ logger = logging.getLogger("modelzone.emulator")
 
 
 def _known_image(uri: str) -> bool:
-    from modelzone.engines.images import known_image  # noqa: PLC0415 - reads its table only when a model is hosted
+    from modelzone.local.host.images import find_image  # noqa: PLC0415 - reads its table only when a model is hosted
 
-    return known_image(uri)
+    return find_image(uri) is not None
 
 
 class Emulator:
@@ -58,7 +65,16 @@ class Emulator:
         logs = functions.FunctionLogs(logs_dir=settings.logs_dir)
         hosting = ModelHosting(settings=settings, children=self._children, image_known=image_known)
         adapter = web_adapter.WebAdapter(settings=settings, children=self._children, logs=logs)
-        moto_services.install(sagemaker=SageMakerControl(hosting=hosting))
+        self._hosts = Hosts(settings=settings, children=self._children)
+        registry = Registry()
+        moto_services.install(
+            sagemaker=SageMakerControl(hosting=hosting), run_command=RunCommand(settings=settings, hosts=self._hosts)
+        )
+        ec2_hosts.install(hosts=self._hosts)
+        registry.install()
+        s3_faults.install(faults=self._hosts.faults)
+        step_functions.install()
+        self._host_api = HostApi(settings=settings, hosts=self._hosts, registry=registry)
         cloudformation_types.install(hosting=hosting)
         functions.install(settings=settings, children=self._children, logs=logs)
         web_adapter.install(adapter=adapter)
@@ -75,6 +91,8 @@ class Emulator:
                 return
             if scope["path"] == "/_modelzone/processes":
                 await json_reply(send, 200, {"processes": self._children.describe()})
+                return
+            if await self._host_api.answer(scope, receive, send):
                 return
             if self._runtime.matches(scope):
                 await self._runtime(scope, receive, send)
@@ -114,6 +132,7 @@ class Emulator:
 
     async def _stop_children_on(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
+        await asyncio.to_thread(self._hosts.close)
         await asyncio.to_thread(self._children.stop_all, grace_seconds=_SHUTDOWN_GRACE_S)
         with contextlib.suppress(Exception):
             await asyncio.to_thread(lambda_runtime.reset)

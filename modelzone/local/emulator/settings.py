@@ -58,6 +58,16 @@ class EmulatorSettings:
         return self.scratch_dir / "models"
 
     @property
+    def hosts_dir(self) -> Path:
+        """Folder of the emulated hosts, one sub-folder per instance; emptied when the emulator starts."""
+        return self.state_dir / "hosts"
+
+    @property
+    def faults_file(self) -> Path:
+        """What shall go wrong (`modelzone.local.host.faults`); written by tests, never by the emulator."""
+        return self.state_dir / "faults.json"
+
+    @property
     def children_file(self) -> Path:
         """JSON file that lists the processes started by the emulator."""
         return self.state_dir / "children.json"

@@ -1,0 +1,9 @@
+"""Files to S3 and back: in parallel, in parts, checked, resumable file by file, and stopped at once."""
+
+from __future__ import annotations
+
+from .common import ChecksumError, client_config
+from .fetch import Fetch, Fetched, fetch_files
+from .upload import Stored, Upload, upload_files
+
+__all__ = ["ChecksumError", "Fetch", "Fetched", "Stored", "Upload", "client_config", "fetch_files", "upload_files"]

@@ -1,0 +1,1 @@
+"""On the ``PYTHONPATH`` of emulated hosts; holds their ``sitecustomize``."""
