@@ -38,12 +38,13 @@ lint: setup-dev ## Style and types
 	pyright
 
 test: lint ## Everything: style, types, all test suites
-	python -m pytest
+	python -m pytest -n 2 --dist loadgroup
 
-benchmark: setup-dev ## Times of planning, of reading logs and of synth
+benchmark: setup-dev ## Times of planning, of reading logs, of synth, and of publishing and fetching artifacts
 	python benchmarks/planning.py
 	python benchmarks/doctor_log.py
 	python benchmarks/synth.py
+	python benchmarks/artifacts.py
 
 snapshots: setup-dev ## Accept the templates as they are now
 	python -m pytest tests/infrastructure --snapshot-update

@@ -2,7 +2,8 @@
 
 It verifies nothing, neither signatures nor checksums: its processor time is what remains for a socket, TLS and a file
 in memory. Processes share one listening socket; a connection has a thread; objects lie as files in a folder, those of
-a multipart upload as the parts that came. It knows what boto3, awscli and s5cmd say when they copy files, and no more.
+a multipart upload as the parts that came, beside the checksums that came with them. It knows what boto3, awscli and
+s5cmd say when they copy files, and no more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import ssl
 import sys
 import threading
 import uuid
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -176,20 +178,14 @@ class _Connection:
         folder = self._root / "parts" / request.query["uploadId"]
         headers = json.loads((folder / "headers").read_text(encoding="utf-8"))
         names = [f"{int(number):05}" for number in re.findall(r"<PartNumber>(\d+)<", asked)]
-        sums = [
-            json.loads((folder / f"{name}.json").read_text(encoding="utf-8")).get("x-amz-checksum-sha256")
-            for name in names
-        ]
-        checksum = ""
-        if all(sums):
-            digest = hashlib.sha256(b"".join(base64.b64decode(text) for text in sums))
-            checksum = f"{base64.b64encode(digest.digest()).decode()}-{len(sums)}"
-            headers["x-amz-checksum-sha256"] = checksum
+        checksum = _composite([_kept(folder / name) for name in names])
+        headers |= checksum
         parts = [(name, (folder / name).stat().st_size) for name in names]
         self._store(request.key, folder.name, headers, parts)
         text = f'<Bucket>b</Bucket><Key>{escape(request.key)}</Key><ETag>"0-{len(parts)}"</ETag>'
-        if checksum:
-            text += f"<ChecksumSHA256>{checksum}</ChecksumSHA256>"
+        for header, value in checksum.items():
+            tag = f"Checksum{header.rpartition('-')[2].upper()}"
+            text += f"<{tag}>{value}</{tag}>"
         self._send_xml("CompleteMultipartUploadResult", text)
 
     def _get(self, request: _Request) -> None:
@@ -208,6 +204,18 @@ class _Connection:
             status = 206
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
             headers = {name: value for name, value in headers.items() if not name.startswith("x-amz-checksum-")}
+        elif asked := request.query.get("partNumber"):
+            number = int(asked)
+            first = sum(length for _, length in entry["parts"][: number - 1])
+            name, length = entry["parts"][number - 1]
+            last = first + length - 1
+            status = 206
+            headers = {header: value for header, value in headers.items() if not header.startswith("x-amz-checksum-")}
+            headers |= _kept(self._root / "parts" / entry["folder"] / name)
+            headers |= {
+                "Content-Range": f"bytes {first}-{last}/{size}",
+                "x-amz-mp-parts-count": str(len(entry["parts"])),
+            }
         self._send(status, headers=headers, length=last - first + 1)
         if request.method == "HEAD":
             return
@@ -252,6 +260,26 @@ class _Connection:
         lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body) if length is None else length}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+
+def _kept(part: Path) -> dict[str, str]:
+    """Return the headers that came with a part; none when the object came whole."""
+    try:
+        kept: dict[str, str] = json.loads(part.with_name(f"{part.name}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return kept
+
+
+def _composite(parts: list[dict[str, str]]) -> dict[str, str]:
+    """Return the header with the checksum of the parts' checksums."""
+    for header in ("x-amz-checksum-sha256", "x-amz-checksum-crc32"):
+        sums = [base64.b64decode(part[header]) for part in parts if header in part]
+        if sums and len(sums) == len(parts):
+            raw = b"".join(sums)
+            whole = hashlib.sha256(raw).digest() if header.endswith("sha256") else zlib.crc32(raw).to_bytes(4, "big")
+            return {header: f"{base64.b64encode(whole).decode()}-{len(sums)}"}
+    return {}
 
 
 def _without_frames(raw: Iterator[memoryview]) -> Iterator[memoryview]:

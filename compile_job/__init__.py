@@ -39,6 +39,7 @@ anywhere in a word, for the facts. With the layout ``none`` the command is empty
 ``weights_only``, when the weights are in the mirror.
 
 The steps are look, devices, resources, image, weights (with the mirror, at the same time), export, verify, publish.
+One job runs on a host at a time; another one ends at once.
 The program prints one line of JSON for the start and the end of each step and for its progress, and passes on what
 the container prints. It ends with 0 when the result is there, 1 when a step failed (in one line on standard error), 2
 for a wrong job, 143 when it was stopped by SIGTERM, and 75 when a Spot interruption notice stopped it. Nothing counts

@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from . import events
+from .alone import alone
 from .errors import StepError, Stopped
 from .failures import explain
 from .job import Job
@@ -50,6 +51,12 @@ def run_job(job: Job, stop: Stop) -> None:
     Stopped
         When a signal or a Spot notice arrived.
     """
+    # Before the progress is told: one that may not run must not say that the other one failed.
+    with alone(job.work_dir):
+        _run_alone(job, stop)
+
+
+def _run_alone(job: Job, stop: Stop) -> None:
     session = boto3.session.Session(region_name=job.region)
     progress = Progress(job.key, _writer(job, session))
     try:
@@ -93,8 +100,10 @@ class _Run:
         if not job.mirrors_only:
             self._do("export", self._export)
             compiler = self._do("verify", self._verify)
-            self._do("publish", lambda details: self._publish(details, revision, compiler))
+            published = self._do("publish", lambda details: self._publish(details, revision, compiler))
             shutil.rmtree(self._folders.output, ignore_errors=True)
+            events.emit("done", artifact=job.s3_uri, already=published.already, unlisted=list(published.unlisted))
+            return
         events.emit("done", artifact=job.s3_uri, already=False)
 
     def _do(self, name: str, action: Callable[[dict[str, object]], _Result]) -> _Result:
@@ -191,7 +200,7 @@ class _Run:
         details.update(vars(found))
         return found.compiler
 
-    def _publish(self, details: dict[str, object], revision: str, compiler: str) -> None:
+    def _publish(self, details: dict[str, object], revision: str, compiler: str) -> publish.Published:
         producer = {
             "tool": "compile_job",
             "image": self._job.image,
@@ -199,16 +208,16 @@ class _Run:
             "weights_revision": revision,
             "compiler": compiler,
         }
-        details.update(
-            publish.publish_artifact(
-                self._job,
-                self._folders.output,
-                s3=self._s3,
-                producer=producer,
-                progress=self._progress,
-                stop=self._stop,
-            )
+        published = publish.publish_artifact(
+            self._job,
+            self._folders.output,
+            s3=self._s3,
+            producer=producer,
+            progress=self._progress,
+            stop=self._stop,
         )
+        details.update(objects=published.objects, sent=published.sent, bytes=published.bytes)
+        return published
 
 
 def _writer(job: Job, session: boto3.session.Session) -> Writer | None:

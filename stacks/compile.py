@@ -9,6 +9,7 @@ from modelzone.planning import EnvironmentPlan
 from stacks.base import ZoneStack
 from zone_constructs.compile_host import CompileHost
 from zone_constructs.compile_pipeline import CompilePipeline
+from zone_constructs.compile_shutdown import CompileShutdown
 from zone_constructs.compile_waiter import CompileWaiter
 from zone_constructs.logs import EncryptedLogs
 from zone_constructs.model_store import ModelStore
@@ -43,6 +44,9 @@ class CompileStack(ZoneStack):
             self, "Pipeline", plan=plan, host=self.host, network=network, store=store, logs=logs
         )
         self.waiter = CompileWaiter(self, "Waiter", plan=plan, pipeline=self.pipeline, store=store, logs=logs)
+        CompileShutdown(
+            self, "Shutdown", environment_name=environment.name, host=self.host, pipeline=self.pipeline, logs=logs
+        )
         machine = self.pipeline.state_machine
         CfnOutput(self, "StateMachineArn", value=machine.state_machine_arn, description="Compiles one model")
         CfnOutput(

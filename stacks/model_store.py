@@ -33,9 +33,7 @@ class ModelStoreStack(ZoneStack):
             )
         else:
             self.store = SharedModelStore(self, "Store", owner=plan.store_owner)
-        self.artifact_check = ArtifactCheck(
-            self, "ArtifactCheck", store=self.store, logs=logs, may_delete=environment.compile.delete_artifacts
-        )
+        self.artifact_check = ArtifactCheck(self, "ArtifactCheck", environment=environment, store=self.store, logs=logs)
         CfnOutput(self, "ModelBucketName", value=self.store.bucket_name, description="Bucket of weights and artifacts")
         CfnOutput(
             self,

@@ -49,7 +49,12 @@ def pull_image(image: str, digest: str, *, session: Session, check: Callable[[],
         When Docker is absent or the pull fails.
     """
     if shutil.which("docker") is None:
-        message = "docker is not installed on this host: install it (apt-get install docker.io) or use another AMI"
+        # Ubuntu's own packages cannot help: its servers answer HTTP only, and hosts may send nothing but HTTPS.
+        message = (
+            "docker is not installed on this host, its AMI has none: where there is egress the SSM document that "
+            "starts this job installs it, so start the job with that; elsewhere choose another AMI parameter "
+            "(compile_ami_parameter in modelzone/hardware/data/families.yaml)"
+        )
         raise StepError(message)
     reference = by_digest(image, digest)
     if found := _digest(reference):

@@ -19,7 +19,7 @@ from compile_job.events import now
 from compile_job.failures import is_absent
 from compile_job.job import Weights
 from compile_job.snapshot import File, check_path
-from compile_job.transfer import Fetch
+from compile_job.transfer import Fetch, checksum_of, same_checksum
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -42,6 +42,11 @@ class MirroredFile:
     def may_be(self, file: File) -> bool:
         """Return whether it is that file, as far as can be said without reading it."""
         return self.size == file.size and bool(self.sha256) and file.sha256 in {"", self.sha256}
+
+    def has(self, listed: MirroredFile) -> bool:
+        """Return whether it is what the manifest lists."""
+        same = (self.size, self.sha256) == (listed.size, listed.sha256)
+        return same and same_checksum(listed.s3_checksum, self.s3_checksum)
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,8 @@ class Mirror:
         found = self.manifest()
         if found is None:
             return False
-        return self.heads(found.files, check) == found.objects
+        there = self.heads(found.files, check)
+        return all(path in there and there[path].has(item) for path, item in found.objects.items())
 
     def forget(self) -> None:
         """Take the manifest away before objects below it change."""
@@ -161,5 +167,5 @@ class Mirror:
         return MirroredFile(
             size=found["ContentLength"],
             sha256=found.get("Metadata", {}).get("sha256", ""),
-            s3_checksum=found.get("ChecksumSHA256", ""),
+            s3_checksum=checksum_of(found),
         )

@@ -64,8 +64,8 @@ def transfers_of(s3: S3Client) -> int:
 def client_config() -> Config:
     """Return the settings of an S3 client that these transfers are fast with.
 
-    Botocore's own checksums are switched off where they are not required: every part carries one of ours, and every
-    file that is fetched is hashed. Nor is the content signed: TLS guards it, and botocore, which does so by itself only
+    Botocore's own checksums are switched off where they are not required: every part carries one of ours, and what is
+    fetched is compared here. Nor is the content signed: TLS guards it, and botocore, which does so by itself only
     when it computed the checksum itself, would hash it once more.
     """
     return Config(
@@ -101,8 +101,14 @@ class Hasher:
         self._digest = hashlib.sha256()
         self.offset = 0
 
-    def read(self, descriptor: int, end: int, check: Callable[[], None]) -> None:
-        """Go on to an offset, or to the end of the file if that comes first."""
+    def read(
+        self,
+        descriptor: int,
+        end: int,
+        check: Callable[[], None],
+        also: Callable[[memoryview], None] = lambda _: None,
+    ) -> None:
+        """Go on to an offset, or to the end of the file if that comes first; `also` gets each block too."""
         buffer = block_buffer()
         while self.offset < end:
             check()
@@ -110,6 +116,7 @@ class Hasher:
             if not count:
                 return
             self._digest.update(buffer[:count])
+            also(buffer[:count])
             self.offset += count
 
     def update(self, block: memoryview | bytes) -> None:

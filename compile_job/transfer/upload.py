@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,8 +17,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from compile_job.errors import StepError
 
-from .common import BLOCK, cores, part_size, sha256_of, transfers_of
+from .checksums import Crc32, checksum_of, composite_crc32
+from .common import BLOCK, ChecksumError, Hasher, block_buffer, cores, part_size, transfers_of
 from .crew import Crew
+from .listing import Listing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,8 +32,6 @@ _METADATA = "sha256"
 # For the parts of large objects. Each byte is hashed once for the metadata. Where the processor has no SHA instructions
 # a second SHA-256 adds half of an upload's processor time, a CRC-32 a twentieth, and S3 checks the part just as well.
 _ALGORITHM: Any = "CRC32"
-
-_local = threading.local()
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class Upload:
 class Stored:
     """An object as it lies in S3.
 
-    `s3_checksum` is S3's own ("" when the store tells none); `sent` is False when it was there already.
+    `s3_checksum` is S3's own as HeadObject answers it, ``<ALGORITHM>:<value>`` ("" when the store tells none); `sent`
+    is False when it was there already.
     """
 
     path: Path
@@ -61,13 +61,14 @@ class Stored:
 
 @dataclass
 class _File:
-    """One upload under way."""
+    """One upload under way. `sums` has the CRC-32 of each part, if the file was read before."""
 
     number: int
     upload: Upload
     size: int
     modified: int
     sha256: str
+    sums: list[str] = field(default_factory=list)
     upload_id: str = ""
     parts: dict[int, tuple[str, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,27 +82,39 @@ class _File:
 
 
 class _Part:
-    """A part in memory as a body that botocore sends block by block, so that a stop need not wait for its end."""
+    """A part of a file as a body that is read when botocore sends it.
 
-    def __init__(self, content: memoryview, check: Callable[[], None]) -> None:
-        self._content = content
+    Block by block: a block stays in the core's cache from the disk to the network, and a stop need not wait for the
+    part's end.
+    """
+
+    def __init__(self, descriptor: int, start: int, size: int, check: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._start = start
+        self._size = size
         self._check = check
         self._offset = 0
 
     def __len__(self) -> int:
-        return len(self._content)
+        return self._size
 
-    def read(self, size: int = -1) -> memoryview:
-        """Return at least a block, whatever was asked for: http.client asks for 16 KiB, 2000 times a part."""
+    def read(self, size: int = -1) -> memoryview | bytes:
+        """Return a block, whatever was asked for: http.client asks for 16 KiB, 2000 times a part.
+
+        It is good until this thread reads the next.
+        """
         self._check()
-        wanted = len(self._content) if size < 0 else max(size, BLOCK)
-        block = self._content[self._offset : self._offset + wanted]
-        self._offset += len(block)
-        return block
+        wanted = self._size - self._offset
+        if size >= 0:
+            wanted = min(wanted, max(size, BLOCK))
+        buffer = block_buffer() if wanted <= BLOCK else memoryview(bytearray(wanted))
+        count = os.preadv(self._descriptor, [buffer[:wanted]], self._start + self._offset) if wanted else 0
+        self._offset += count
+        return buffer[:count]
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to an offset; botocore begins a retry with that."""
-        base = {0: 0, 1: self._offset, 2: len(self._content)}[whence]
+        base = {0: 0, 1: self._offset, 2: self._size}[whence]
         self._offset = base + offset
         return self._offset
 
@@ -122,7 +135,8 @@ def upload_files(
     """Upload files; those that are there with the same size and SHA-256 are not sent again.
 
     S3 checks what it receives: an object that is sent whole against its SHA-256, each part of a larger one against a
-    CRC-32 (S3 then tells no SHA-256 of its own). Only whole objects are ever visible.
+    CRC-32. Where the SHA-256 is not known before, both are computed of the same bytes, so that S3 refuses a part of a
+    file that changed after it was hashed. Only whole objects are ever visible.
 
     Parameters
     ----------
@@ -161,6 +175,7 @@ class _Uploads:
         self._bucket = bucket
         self._uploads = uploads
         self._already = already
+        self._listing = Listing(s3, bucket, [upload.key for upload in uploads])
         self._stored: dict[int, Stored] = {}
         self._begun: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -188,22 +203,30 @@ class _Uploads:
         return [self._stored[number] for number in range(len(files))]
 
     def _prepare(self, file: _File) -> None:
-        """Hash a large file before it is sent.
+        """Compute all sums of a large file before it is sent.
 
         S3 wants the metadata when an upload begins. So the file is hashed while others are sent, and read once more
         when its turn comes, from the page cache.
         """
-        with _reading(file.upload.path):
-            size, file.sha256 = sha256_of(file.upload.path, self._crew.check)
-        if size != file.size:
+        step = part_size(file.size)
+        hasher = Hasher()
+        with _reading(file.upload.path), file.upload.path.open("rb", buffering=0) as source:
+            for end in range(step, file.size + step, step):
+                crc = Crc32()
+                hasher.read(source.fileno(), min(end, file.size), self._crew.check, crc.update)
+                file.sums.append(crc.text())
+        if hasher.offset != file.size:
             raise _changed(file.upload.path)
+        file.sha256 = hasher.hexdigest()
         self._crew.transfer(partial(self._begin, file))
 
     def _there(self, file: _File) -> bool:
+        if not self._listing.may_have(file.upload.key, file.size):
+            return False
         head = self._head(file.upload.key)
         if head is None or head["ContentLength"] != file.size or head.get("Metadata", {}).get(_METADATA) != file.sha256:
             return False
-        self._finish(file, head.get("ChecksumSHA256", ""), sent=False)
+        self._finish(file, checksum_of(head), sent=False)
         self._crew.count(file.size)
         return True
 
@@ -225,59 +248,78 @@ class _Uploads:
             self._crew.transfer(partial(self._send_part, file, part, step, count))
 
     def _send_whole(self, file: _File) -> None:
-        content = _read(file, 0, file.size)
+        content = _read(file)
         file.sha256 = file.sha256 or hashlib.sha256(content).hexdigest()
         if self._there(file):
             return
         answer = self._s3.put_object(
             Bucket=self._bucket,
             Key=file.upload.key,
-            Body=self._body(content),
+            Body=content,
             ChecksumSHA256=base64.b64encode(bytes.fromhex(file.sha256)).decode(),
             Metadata={_METADATA: file.sha256},
         )
-        self._finish(file, answer.get("ChecksumSHA256", ""), sent=True)
+        self._finish(file, checksum_of(answer), sent=True)
         self._crew.count(file.size)
 
     def _send_part(self, file: _File, part: int, step: int, count: int) -> None:
-        content = _read(file, part * step, min(step, file.size - part * step))
-        checksum = _crc32(content)
-        answer = self._s3.upload_part(
-            Bucket=self._bucket,
-            Key=file.upload.key,
-            UploadId=file.upload_id,
-            PartNumber=part + 1,
-            Body=self._body(content),
-            ChecksumCRC32=checksum,
-        )
-        self._crew.count(len(content))
+        start, size = part * step, min(step, file.size - part * step)
+        with _open(file) as descriptor:
+            checksum = file.sums[part] if file.sums else self._crc32(descriptor, start, size)
+            try:
+                answer = self._s3.upload_part(
+                    Bucket=self._bucket,
+                    Key=file.upload.key,
+                    UploadId=file.upload_id,
+                    PartNumber=part + 1,
+                    Body=_body(descriptor, start, size, self._crew.check),
+                    ChecksumCRC32=checksum,
+                )
+            finally:
+                _check_unchanged(file, descriptor)
+        self._crew.count(size)
         with file.lock:
             file.parts[part + 1] = (answer["ETag"], checksum)
             complete = len(file.parts) == count
-        if not complete:
-            return
-        self._crew.check()
-        done = self._s3.complete_multipart_upload(
+        if complete:
+            self._crew.check()
+            self._complete(file)
+
+    def _complete(self, file: _File) -> None:
+        parts = sorted(file.parts.items())
+        answer = self._s3.complete_multipart_upload(
             Bucket=self._bucket,
             Key=file.upload.key,
             UploadId=file.upload_id,
             MultipartUpload={
                 "Parts": [
                     {"PartNumber": number, "ETag": etag, "ChecksumCRC32": checksum}
-                    for number, (etag, checksum) in sorted(file.parts.items())
+                    for number, (etag, checksum) in parts
                 ]
             },
         )
         with self._lock:
             del self._begun[file.upload_id]
-        self._finish(file, done.get("ChecksumSHA256", ""), sent=True)
+        told = checksum_of(answer)
+        wanted = f"{_ALGORITHM}:{composite_crc32(checksum for _, (_, checksum) in parts)}"
+        if told.startswith(f"{_ALGORITHM}:") and told != wanted:
+            message = (
+                f"s3://{self._bucket}/{file.upload.key} has the checksum {told} in S3 and should have {wanted}: delete "
+                "it, and run again"
+            )
+            raise ChecksumError(message)
+        self._finish(file, told, sent=True)
 
-    def _body(self, content: memoryview) -> Any:
-        return _Part(content, self._crew.check) if len(content) > BLOCK else bytes(content)
+    def _crc32(self, descriptor: int, start: int, size: int) -> str:
+        crc = Crc32()
+        body = _Part(descriptor, start, size, self._crew.check)
+        while block := body.read(BLOCK):
+            crc.update(block)
+        return crc.text()
 
     def _finish(self, file: _File, checksum: str, *, sent: bool) -> None:
         if sent and not checksum:
-            checksum = (self._head(file.upload.key) or {}).get("ChecksumSHA256", "")
+            checksum = checksum_of(self._head(file.upload.key) or {})
         stored = Stored(file.upload.path, file.upload.key, file.size, file.sha256, checksum, sent)
         with self._lock:
             self._stored[file.number] = stored
@@ -298,23 +340,36 @@ class _Uploads:
                 self._s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
 
 
-def _crc32(content: memoryview) -> str:
-    return base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
+def _body(descriptor: int, start: int, size: int, check: Callable[[], None]) -> Any:
+    """Return the body of a part; as `Any`, since botocore's types want a file."""
+    return _Part(descriptor, start, size, check)
 
 
-def _read(file: _File, offset: int, size: int) -> memoryview:
-    buffer: memoryview | None = getattr(_local, "part", None)
-    if buffer is None or len(buffer) < size:
-        buffer = _local.part = memoryview(bytearray(size))
-    content = buffer[:size]
-    with _reading(file.upload.path), file.upload.path.open("rb", buffering=0) as source:
-        filled = 0
-        while filled < size and (count := os.preadv(source.fileno(), [content[filled:]], offset + filled)):
-            filled += count
-        found = os.fstat(source.fileno())
-    if filled < size or (found.st_size, found.st_mtime_ns) != (file.size, file.modified):
+def _read(file: _File) -> bytes:
+    with _open(file) as descriptor:
+        # One byte more than there should be: a file that grew is one that changed.
+        content = os.pread(descriptor, file.size + 1, 0)
+        _check_unchanged(file, descriptor)
+    if len(content) != file.size:
         raise _changed(file.upload.path)
     return content
+
+
+@contextlib.contextmanager
+def _open(file: _File) -> Iterator[int]:
+    with _reading(file.upload.path):
+        descriptor = os.open(file.upload.path, os.O_RDONLY)
+    try:
+        _check_unchanged(file, descriptor)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _check_unchanged(file: _File, descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    if (found.st_size, found.st_mtime_ns) != (file.size, file.modified):
+        raise _changed(file.upload.path)
 
 
 @contextlib.contextmanager

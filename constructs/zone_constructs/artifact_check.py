@@ -10,6 +10,8 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+from modelzone.settings import Environment
+from zone_constructs import compile_permissions as permissions
 from zone_constructs import lambda_package
 from zone_constructs.acknowledge import acknowledge, acknowledge_wildcards
 from zone_constructs.functions import RUNTIME, RUNTIME_REASON, function_role
@@ -29,15 +31,17 @@ class ArtifactCheck(Construct):
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, store: ModelStore, logs: EncryptedLogs, may_delete: bool
+        self, scope: Construct, construct_id: str, *, environment: Environment, store: ModelStore, logs: EncryptedLogs
     ) -> None:
         super().__init__(scope, construct_id)
         log_group = logs.log_group(self, "Logs")
         role = function_role(self, "Role", description="Checks compiled artifacts", log_group=log_group, in_vpc=False)
         store.grant_read_artifacts(role)
-        if may_delete:
+        self._allow_executions(role, environment.name)
+        if environment.compile.delete_artifacts:
             store.grant_delete_artifacts(role)
             self._allow_registries(role)
+            self._allow_users(role, environment.name)
         self.function = lambda_.Function(
             self,
             "Function",
@@ -54,6 +58,40 @@ class ArtifactCheck(Construct):
         acknowledge(self.function, RUNTIME_REASON, "AwsSolutions-L1")
         # The custom resource may be asked as soon as the function exists; its permissions have to be there.
         self.function.node.add_dependency(role)
+
+    @staticmethod
+    def _allow_executions(role: iam.Role, environment_name: str) -> None:
+        """It says why the last compilation failed. The state machine's stack depends on this one, so by name."""
+        executions = permissions.executions_arn(Stack.of(role), environment_name)
+        role.add_to_policy(
+            iam.PolicyStatement(sid="ReadCompilations", actions=["states:DescribeExecution"], resources=[executions])
+        )
+        acknowledge_wildcards(role, permissions.EXECUTIONS_REASON, executions)
+
+    @staticmethod
+    def _allow_users(role: iam.Role, environment_name: str) -> None:
+        """An artifact is kept while its stack is only rolled back, while a model has it, or while it is made."""
+        stack = Stack.of(role)
+        stacks = stack.format_arn(
+            service="cloudformation", resource="stack", resource_name=f"modelzone-{environment_name}-*/*"
+        )
+        models = stack.format_arn(service="sagemaker", resource="model", resource_name="*")
+        for statement in (
+            iam.PolicyStatement(sid="SeeOwnStacks", actions=["cloudformation:DescribeStacks"], resources=[stacks]),
+            iam.PolicyStatement(sid="FindModels", actions=["sagemaker:ListModels"], resources=["*"]),
+            iam.PolicyStatement(sid="ReadModels", actions=["sagemaker:DescribeModel"], resources=[models]),
+            iam.PolicyStatement(
+                sid="FindCompilations",
+                actions=["states:ListExecutions"],
+                resources=[permissions.state_machine_arn(stack, environment_name)],
+            ),
+        ):
+            role.add_to_policy(statement)
+        acknowledge_wildcards(role, "Stacks of this environment, whose ids are not known beforehand.", stacks)
+        acknowledge_wildcards(
+            role, "Any model of the account may be served from the artifact; SageMaker names models itself.", models
+        )
+        acknowledge_wildcards(role, "Listing SageMaker's models knows no resources.", "*")
 
     def _allow_registries(self, role: iam.Role) -> None:
         """An artifact that any environment's deployment uses is kept, and a deleted one is registered no more."""

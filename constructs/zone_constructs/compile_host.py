@@ -13,6 +13,7 @@ from typing import Any, cast
 from aws_cdk import ArnFormat, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3_assets as s3_assets
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
@@ -56,11 +57,18 @@ set -euo pipefail
 umask 077
 finish() {
   status=$?
+  # A second command that met a job at work must not end its host.
+  if [ -e {{ WorkDir }}/compile_job.lock ] && ! flock --nonblock {{ WorkDir }}/compile_job.lock true; then
+    exit "$status"
+  fi
   # Leaves the agent time to send the last lines of the log.
-  if [ '{{ KeepHost }}' = 'no' ]; then shutdown -P +3 'modelzone: compile job ended' || true; fi
+  shutdown -P +3 'modelzone: compile job ended' || true
   exit "$status"
 }
 trap finish EXIT
+# Set by the user data; a host that nothing would end must not begin. This counts from now on.
+systemctl is-active --quiet modelzone-lifetime.timer \\
+  || systemd-run --quiet --on-active={{ Lifetime }}h systemctl poweroff
 for tool in aws python3; do
   if ! command -v "$tool" > /dev/null; then
     echo "modelzone: the host's AMI has no $tool; choose another AMI parameter in modelzone/hardware/data" >&2
@@ -72,7 +80,7 @@ code="$(mktemp -d)"
 if ! command -v docker > /dev/null; then
 {{ InstallDocker }}
 fi
-aws s3 cp --only-show-errors '{{ CodeUri }}' "$code/code.zip"
+aws s3 cp --only-show-errors '{{ CodeUri }}' "$code/code.zip" --region '{{ Region }}'
 python3 -m zipfile -e "$code/code.zip" "$code"
 printf '%s' '{{ Job }}' | base64 --decode > "$code/job.json"
 # The package brings its own boto3: the distribution's is too old to send checksums.
@@ -129,6 +137,8 @@ class CompileHost(Construct):
         self._plan = plan
         self._network = network
         self._store = store
+        self._lifetime_hours = plan.environment.compile.max_hours + 1
+        self._volume_key = kms.Key.from_key_arn(self, "VolumeKey", store.key_arn)
         self._code = s3_assets.Asset(self, "Code", path=str(lambda_package.stage("compile_job")))
         self.log_group = logs.log_group(self, "Logs")
         self.role = self._build_role()
@@ -251,7 +261,7 @@ class CompileHost(Construct):
     def _build_launch_template(
         self, label: str, ami_parameter: str, deployments: Sequence[DeploymentPlan]
     ) -> HostTemplate:
-        user_data = ec2.UserData.custom(lifetime_user_data(self._plan.environment.compile.max_hours + 1))
+        user_data = ec2.UserData.custom(lifetime_user_data(self._lifetime_hours))
         template = ec2.LaunchTemplate(
             self,
             f"LaunchTemplate{label}",
@@ -272,6 +282,7 @@ class CompileHost(Construct):
                         max(deployment.compile.root_volume_gib for deployment in deployments),
                         volume_type=ec2.EbsDeviceVolumeType.GP3,
                         encrypted=True,
+                        kms_key=self._volume_key,
                         delete_on_termination=True,
                         # Weights are read and written several times: the fastest that gp3 has.
                         iops=4000,
@@ -295,6 +306,8 @@ class CompileHost(Construct):
         install = _INSTALL_DOCKER if self._network.egress == "nat" else _NO_WAY_TO_DOCKER
         script = _SCRIPT.replace("{{ InstallDocker }}", install).replace("{{ WorkDir }}", _WORK_DIR)
         script = script.replace("{{ CodeUri }}", self._code.s3_object_url)
+        script = script.replace("{{ Region }}", self._plan.environment.region)
+        script = script.replace("{{ Lifetime }}", str(self._lifetime_hours))
         return ssm.CfnDocument(
             self,
             "Document",
@@ -314,12 +327,6 @@ class CompileHost(Construct):
                         "allowedPattern": "^[A-Za-z0-9+/]+={0,2}$",
                         "minChars": 16,
                         "maxChars": _MOST_JOB_CHARACTERS,
-                    },
-                    "KeepHost": {
-                        "type": "String",
-                        "description": "Leave the host running when the job ends; its lifetime is limited all the same",
-                        "allowedValues": ["no", "yes"],
-                        "default": "no",
                     },
                 },
                 "mainSteps": [

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aws_cdk import ArnFormat, Aws, Duration, Stack
+from aws_cdk import Aws, Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from aws_cdk import aws_events as events
@@ -24,11 +24,11 @@ from constructs import Construct
 
 from modelzone.artifacts import artifact_key
 from modelzone.errors import ModelzoneError
-from modelzone.hosts import COMPILE_HOST, DEBUG_HOST, ENVIRONMENT_TAG, ROLE_TAG
 from modelzone.planning import DeploymentPlan, EnvironmentPlan
+from zone_constructs import compile_permissions as permissions
 from zone_constructs import lambda_package
 from zone_constructs.acknowledge import acknowledge, acknowledge_wildcards
-from zone_constructs.compile_host import CompileHost, repository_arns
+from zone_constructs.compile_host import CompileHost
 from zone_constructs.compile_states import CompileStates
 from zone_constructs.functions import RUNTIME, RUNTIME_REASON, function_role
 from zone_constructs.logs import EncryptedLogs
@@ -37,8 +37,8 @@ from zone_constructs.network import ZoneNetwork
 
 __all__ = ["CompilePipeline"]
 
-_NAMESPACE = "Modelzone/Compile"
-_EVENT_SOURCE = "modelzone.compile"
+# Verifying asks S3 about every object; starting a host tries subnets and types one after another.
+_STEP_TIMEOUT = Duration.minutes(5)
 _REAP_EVERY = Duration.minutes(30)
 _EXECUTION_NAME_CHARACTERS = 80
 _TIMESTAMP_CHARACTERS = 14
@@ -54,8 +54,6 @@ class CompilePipeline(Construct):
     ----------
     state_machine
         One execution compiles one artifact.
-    state_machine_name
-        Fixed, so that the function that the machine calls can know it.
     topic
         Gets a notice at the end of every execution.
     executions
@@ -75,14 +73,7 @@ class CompilePipeline(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._plan, self._host, self._network, self._store, self._logs = plan, host, network, store, logs
-        self.state_machine_name = f"modelzone-{plan.environment.name}-compile"
-        self.executions = Stack.of(self).format_arn(
-            service="states",
-            resource="execution",
-            resource_name=f"{self.state_machine_name}:*",
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
-        )
-        self._is_spot = plan.environment.compile.purchase == "spot"
+        self.executions = permissions.executions_arn(Stack.of(self), plan.environment.name)
         for deployment in plan.deployments:
             self._build_order(deployment)
         self.topic = self._build_topic()
@@ -177,10 +168,15 @@ class CompilePipeline(Construct):
         log_group = self._logs.log_group(self, "StepsLogs")
         role = function_role(self, "StepsRole", description="Steps of compilations", log_group=log_group, in_vpc=False)
         self._store.grant_follow_compilation(role)
-        for statement in (*self._order_statements(), *self._host_statements(), *self._report_statements()):
+        self._store.grant_encrypt_host_volumes(role)
+        plan, stack = self._plan, Stack.of(self)
+        for statement in (
+            *permissions.order_statements(stack, plan),
+            *permissions.host_statements(stack, plan, host=self._host, subnet_ids=self._network.compile_subnet_ids),
+            *permissions.report_statements(stack, plan, topic_arn=self.topic.topic_arn, key_arn=self._logs.key.key_arn),
+        ):
             role.add_to_policy(statement)
-        self._acknowledge(role)
-        plan = self._plan
+        permissions.acknowledge_steps(role, plan)
         function = lambda_.Function(
             self,
             "Steps",
@@ -189,8 +185,7 @@ class CompilePipeline(Construct):
             architecture=lambda_.Architecture.X86_64,
             handler="compiled_artifact.steps.handler",
             code=lambda_.Code.from_asset(str(lambda_package.stage("compiled_artifact"))),
-            # Verifying asks S3 about every object; starting a host tries subnets and types one after another.
-            timeout=Duration.minutes(5),
+            timeout=_STEP_TIMEOUT,
             memory_size=512,
             role=role,
             log_group=log_group,
@@ -205,214 +200,12 @@ class CompilePipeline(Construct):
                 "LOG_GROUP": self._host.log_group.log_group_name,
                 "TOPIC_ARN": self.topic.topic_arn,
                 # Not by reference: the machine refers to this function.
-                "STATE_MACHINE_ARN": Stack.of(self).format_arn(
-                    service="states",
-                    resource="stateMachine",
-                    resource_name=self.state_machine_name,
-                    arn_format=ArnFormat.COLON_RESOURCE_NAME,
-                ),
+                "STATE_MACHINE_ARN": permissions.state_machine_arn(stack, plan.environment.name),
             },
         )
         acknowledge(function, RUNTIME_REASON, "AwsSolutions-L1")
         function.node.add_dependency(role)
         return function
-
-    def _order_statements(self) -> list[iam.PolicyStatement]:
-        return [
-            iam.PolicyStatement(
-                sid="ReadOrdersAndProgress",
-                actions=["ssm:GetParameter"],
-                resources=[self._parameters(self._plan.orders_path), self._parameters(self._plan.progress_path)],
-            ),
-            iam.PolicyStatement(
-                sid="RegisterArtifacts",
-                actions=["ssm:GetParameter", "ssm:PutParameter"],
-                resources=[self._parameters(self._plan.artifacts_path)],
-            ),
-            # Which image a tag stands for now; nothing is pulled.
-            iam.PolicyStatement(
-                sid="LookUpImages",
-                actions=["ecr:BatchGetImage"],
-                resources=repository_arns(Stack.of(self), self._plan.deployments),
-            ),
-        ]
-
-    def _host_statements(self) -> list[iam.PolicyStatement]:
-        """Hosts of this environment only, started from its launch templates and found by their tags."""
-        name = self._plan.environment.name
-        templates = [template.arn for template in self._host.templates]
-        from_template = {
-            "ArnLike": {"ec2:LaunchTemplate": templates},
-            # What the template names may not be replaced by something else.
-            "Bool": {"ec2:IsLaunchTemplateResource": "true"},
-        }
-        tagged = {f"aws:RequestTag/{ENVIRONMENT_TAG}": name, f"aws:RequestTag/{ROLE_TAG}": COMPILE_HOST}
-        ami_parameters = sorted({deployment.compile.ami_parameter for deployment in self._plan.deployments})
-        statements = [
-            iam.PolicyStatement(
-                sid="StartTaggedHosts",
-                actions=["ec2:RunInstances"],
-                resources=[self._ec2("instance"), self._ec2("volume")],
-                conditions={"ArnLike": {"ec2:LaunchTemplate": templates}, "StringEquals": tagged},
-            ),
-            iam.PolicyStatement(
-                sid="StartHostsFromTemplates",
-                actions=["ec2:RunInstances"],
-                resources=[self._image(), self._ec2("security-group", self._host.security_group_id)],
-                conditions=from_template,
-            ),
-            iam.PolicyStatement(
-                sid="StartHostsInSubnets",
-                actions=["ec2:RunInstances"],
-                resources=[
-                    *templates,
-                    self._ec2("network-interface"),
-                    *(self._ec2("subnet", subnet) for subnet in self._network.compile_subnet_ids),
-                ],
-                conditions={"ArnLike": {"ec2:LaunchTemplate": templates}},
-            ),
-            iam.PolicyStatement(
-                sid="TagHostsAtStart",
-                actions=["ec2:CreateTags"],
-                resources=[self._ec2("instance"), self._ec2("volume")],
-                conditions={"StringEquals": {"ec2:CreateAction": "RunInstances"}},
-            ),
-            iam.PolicyStatement(
-                sid="GiveHostsTheirRole",
-                actions=["iam:PassRole"],
-                resources=[self._host.role.role_arn],
-                conditions={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
-            ),
-            # EC2 looks the template's AMI up with the caller's rights.
-            iam.PolicyStatement(
-                sid="ResolveAmi",
-                actions=["ssm:GetParameters"],
-                resources=[
-                    Stack.of(self).format_arn(
-                        service="ssm", account="", resource="parameter", resource_name=parameter.removeprefix("/")
-                    )
-                    for parameter in ami_parameters
-                ],
-            ),
-            iam.PolicyStatement(
-                sid="EndHosts",
-                actions=["ec2:TerminateInstances"],
-                resources=[self._ec2("instance")],
-                conditions={
-                    "StringEquals": {
-                        f"aws:ResourceTag/{ENVIRONMENT_TAG}": name,
-                        f"aws:ResourceTag/{ROLE_TAG}": [COMPILE_HOST, DEBUG_HOST],
-                    }
-                },
-            ),
-            iam.PolicyStatement(sid="RunTheDocument", actions=["ssm:SendCommand"], resources=[self._host.document_arn]),
-            iam.PolicyStatement(
-                sid="RunOnHosts",
-                actions=["ssm:SendCommand"],
-                resources=[self._ec2("instance")],
-                conditions={
-                    "StringEquals": {
-                        f"ssm:resourceTag/{ENVIRONMENT_TAG}": name,
-                        f"ssm:resourceTag/{ROLE_TAG}": COMPILE_HOST,
-                    }
-                },
-            ),
-            iam.PolicyStatement(
-                sid="FindHostsAndCommands",
-                actions=[
-                    "ec2:DescribeInstances",
-                    "ec2:DescribeSubnets",
-                    "ssm:DescribeInstanceInformation",
-                    "ssm:GetCommandInvocation",
-                    "ssm:ListCommands",
-                ],
-                resources=["*"],
-            ),
-        ]
-        if self._is_spot:
-            # EC2 makes the role when the account's first Spot instance is started.
-            role = "aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
-            statements += [
-                # A request alone starts nothing: its instance is held to the statements above.
-                iam.PolicyStatement(
-                    sid="RequestSpotHosts",
-                    actions=["ec2:RunInstances"],
-                    resources=[self._ec2("spot-instances-request")],
-                ),
-                iam.PolicyStatement(
-                    sid="FirstSpotInstance",
-                    actions=["iam:CreateServiceLinkedRole"],
-                    resources=[f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/{role}"],
-                    conditions={"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}},
-                ),
-            ]
-        return statements
-
-    def _report_statements(self) -> list[iam.PolicyStatement]:
-        bus = Stack.of(self).format_arn(service="events", resource="event-bus", resource_name="default")
-        return [
-            iam.PolicyStatement(
-                sid="SeeWhoStillRuns", actions=["states:DescribeExecution"], resources=[self.executions]
-            ),
-            iam.PolicyStatement(
-                sid="CompileMetrics",
-                actions=["cloudwatch:PutMetricData"],
-                resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": _NAMESPACE}},
-            ),
-            iam.PolicyStatement(
-                sid="CompileEvents",
-                actions=["events:PutEvents"],
-                resources=[bus],
-                conditions={"StringEquals": {"events:source": _EVENT_SOURCE}},
-            ),
-            iam.PolicyStatement(sid="Notify", actions=["sns:Publish"], resources=[self.topic.topic_arn]),
-            # Not the key's own grant: it would name the role in the key's policy, from a stack that depends on it.
-            iam.PolicyStatement(
-                sid="EncryptNotices",
-                actions=["kms:Decrypt", "kms:GenerateDataKey"],
-                resources=[self._logs.key.key_arn],
-                conditions={"StringEquals": {"kms:ViaService": f"sns.{Stack.of(self).region}.amazonaws.com"}},
-            ),
-        ]
-
-    def _acknowledge(self, role: iam.Role) -> None:
-        acknowledge_wildcards(
-            role,
-            "One parameter for each deployment or artifact, whose keys are not known beforehand.",
-            *(
-                self._parameters(path)
-                for path in (self._plan.orders_path, self._plan.progress_path, self._plan.artifacts_path)
-            ),
-        )
-        acknowledge_wildcards(
-            role,
-            "Hosts exist only while they compile; conditions on launch template and tags narrow these to our own.",
-            self._ec2("instance"),
-            self._ec2("volume"),
-            self._ec2("network-interface"),
-            self._image(),
-            *([self._ec2("spot-instances-request")] if self._is_spot else []),
-        )
-        acknowledge_wildcards(
-            role,
-            "Executions of the one state machine of this environment; each has a name of its own.",
-            self.executions,
-        )
-        acknowledge_wildcards(
-            role, "Describing hosts and commands knows no resources; metrics are narrowed by their namespace.", "*"
-        )
-
-    def _parameters(self, path: str) -> str:
-        return Stack.of(self).format_arn(
-            service="ssm", resource="parameter", resource_name=f"{path.removeprefix('/')}/*"
-        )
-
-    def _ec2(self, resource: str, name: str = "*") -> str:
-        return Stack.of(self).format_arn(service="ec2", resource=resource, resource_name=name)
-
-    def _image(self) -> str:
-        return Stack.of(self).format_arn(service="ec2", account="", resource="image", resource_name="*")
 
     def _build_state_machine(self) -> sfn.StateMachine:
         role = iam.Role(
@@ -454,14 +247,19 @@ class CompilePipeline(Construct):
         ):
             role.add_to_policy(statement)
         acknowledge_wildcards(role, "Step Functions' log delivery and X-Ray know no resources.", "*")
+        max_hours = self._plan.environment.compile.max_hours
+        # Waiting for another execution of the same artifact, compiling, and what is around it.
+        timeout = Duration.hours(2 * max_hours + 2)
+        states = CompileStates(
+            self, self._function, function_timeout=_STEP_TIMEOUT, timeout=timeout, max_hours=max_hours
+        )
         machine = sfn.StateMachine(
             self,
             "StateMachine",
-            state_machine_name=self.state_machine_name,
+            state_machine_name=permissions.state_machine_name(self._plan.environment.name),
             comment=f"Compiles one model of environment {self._plan.environment.name}; always ends its host",
-            definition_body=sfn.DefinitionBody.from_chainable(CompileStates(self, self._function).start),
-            # Hosts end themselves an hour after the longest compilation.
-            timeout=Duration.minutes(self._plan.environment.compile.max_hours * 60 + 90),
+            definition_body=sfn.DefinitionBody.from_chainable(states.start),
+            timeout=timeout,
             # Complete already, and the policy must be there first: without it the first execution would fail.
             role=role.without_policy_updates(),
             tracing_enabled=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from aws_cdk import CustomResource, Duration, Token
 from constructs import Construct
@@ -19,13 +20,23 @@ __all__ = ["CompiledArtifact"]
 
 # CloudFormation waits an hour for a custom resource; one that answers before can be followed by the next.
 _WINDOW_MINUTES = 55
+# The parameters that decide what is compiled, and where it has to run: a change of another one waits for nothing.
+_COMPILED_PARAMETERS = (
+    "ModelId",
+    "ModelRevision",
+    "TensorParallelDegree",
+    "BatchSize",
+    "SequenceLength",
+    "InstanceType",
+)
 
 
 class CompiledArtifact(Construct):
     """Custom resources that wait for the compilation, one after another, and a last one that checks the artifact.
 
-    Each fails the deployment, with the reason; what was served before is served on. What the endpoint is told about
-    the artifact comes from its manifest, through these attributes.
+    The windows never fail: CloudFormation would undo the deployment, and the next one would begin anew. What the last
+    of them tells is what the check fails with, in its own words, if there is no artifact; what was served before is
+    served on. What the endpoint is told about the artifact comes from its manifest, through these attributes.
 
     Attributes
     ----------
@@ -57,23 +68,21 @@ class CompiledArtifact(Construct):
             "Bucket": store.bucket_name,
             "Deployment": deployment.name,
             "Facts": deployment.facts.as_dict(),
-            "Planned": dict(parameters.planned),
-            "Given": dict(parameters.given),
             "AllowedTensorParallelDegrees": degrees,
             "MaxSequenceLength": str(deployment.maximum_sequence_length),
             "MaxInputTokens": str(deployment.serving.max_input_tokens),
             "CompileHint": deployment.compile_hint,
+            "StateMachineArn": pipeline.state_machine.state_machine_arn,
         }
-        self.resource = CustomResource(
-            self,
-            "Resource",
-            resource_type="Custom::CompiledArtifact",
-            service_token=check.function.function_arn,
-            service_timeout=Duration.minutes(5),
-            properties={**properties, "DeleteArtifact": _flag(value=settings.delete_artifacts)},
-        )
+        compiling = {
+            **properties,
+            "Planned": _only_compiled(parameters.planned),
+            "Given": _only_compiled(parameters.given),
+            "WindowSeconds": str(_WINDOW_MINUTES * 60),
+            "Compile": _flag(value=settings.automatic),
+        }
         windows = _windows(settings)
-        before: CustomResource | None = None
+        outcome = ""
         for number in range(1, windows + 1):
             window = CustomResource(
                 self,
@@ -81,20 +90,25 @@ class CompiledArtifact(Construct):
                 resource_type="Custom::ArtifactCompilation",
                 service_token=waiter.service_token,
                 service_timeout=Duration.hours(1),
-                properties={
-                    **properties,
-                    "StateMachineArn": pipeline.state_machine.state_machine_arn,
-                    "Window": str(number),
-                    "Windows": str(windows),
-                    "WindowSeconds": str(_WINDOW_MINUTES * 60),
-                    "Compile": _flag(value=settings.automatic),
-                },
+                # What the one before came to is also what makes CloudFormation wait for it.
+                properties={**compiling, "Window": str(number), "Windows": str(windows), "Previous": outcome},
             )
-            if before is not None:
-                window.node.add_dependency(before)
-            before = window
-        if before is not None:
-            self.resource.node.add_dependency(before)
+            outcome = window.get_att_string("Outcome")
+        self.resource = CustomResource(
+            self,
+            "Resource",
+            resource_type="Custom::CompiledArtifact",
+            service_token=check.function.function_arn,
+            service_timeout=Duration.minutes(5),
+            properties={
+                **properties,
+                "Planned": dict(parameters.planned),
+                "Given": dict(parameters.given),
+                "DeleteArtifact": _flag(value=settings.delete_artifacts),
+                "Environment": deployment.environment,
+                "Outcome": outcome,
+            },
+        )
         self.s3_uri = self.text("S3Uri")
         self.manifest_sha256 = self.text("ManifestSha256")
 
@@ -112,6 +126,10 @@ def _windows(settings: Compile) -> int:
     if not settings.automatic:
         return 1
     return math.ceil(settings.max_hours * 60 / _WINDOW_MINUTES) + 1
+
+
+def _only_compiled(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: values[name] for name in _COMPILED_PARAMETERS}
 
 
 def _flag(*, value: bool) -> str:

@@ -24,6 +24,10 @@ _CACHE = "cache/"
 # Object tags, legal holds and the like are never used.
 _READ_AND_WRITE = ("s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject")
 
+_ENCRYPT_VOLUMES = ("kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext")
+_SPOT_ROLE = "aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+_FOR_AWS = {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+
 
 def _export_name(environment_name: str, name: str) -> str:
     """What another environment imports by: fixed, whatever the constructs here are called."""
@@ -38,7 +42,7 @@ class ModelStore(Construct):
     bucket_name
         ``compiled/`` holds artifacts, ``weights/`` mirrored snapshots, ``cache/`` what the compiler may use again.
     key_arn
-        Encrypts bucket, secret and the volumes of model hosts.
+        Encrypts bucket, secret and the volumes of hosts that serve or compile models.
     hub_token_arn
         The secret that holds a token for gated models.
     """
@@ -73,8 +77,9 @@ class ModelStore(Construct):
         self._grant(role, ["secretsmanager:GetSecretValue"], self.hub_token_arn)
 
     def grant_follow_compilation(self, role: iam.Role) -> None:
-        """Allow looking whether artifacts and mirrored weights are there, and comparing them with their manifests."""
+        """Allow comparing artifacts and mirrored weights with their manifests, and deleting what is in none."""
         self._grant_objects(role, [_ARTIFACTS, _WEIGHTS], ["s3:GetObject"])
+        self._grant_objects(role, [_ARTIFACTS], ["s3:DeleteObject"])
         self._grant(role, ["s3:ListBucket"], self.bucket_arn)  # see `grant_compile`
         self._grant(role, ["kms:Decrypt"], self.key_arn)
 
@@ -88,7 +93,18 @@ class ModelStore(Construct):
 
         SageMaker's documentation does not say whether it uses the caller's permission or the model's role for that.
         """
-        self._grant(role, ["kms:CreateGrant"], self.key_arn, conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}})
+        self._grant(role, ["kms:CreateGrant"], self.key_arn, conditions=_FOR_AWS)
+
+    def grant_encrypt_host_volumes(self, role: iam.Role) -> None:
+        """Allow starting hosts whose volumes are encrypted with the key; the key's other uses stay closed.
+
+        These are what EBS documents for whoever starts an instance, but for ``ReEncrypt``: that is for snapshots under
+        other keys, and public AMIs have no encrypted ones. The key of another environment's store is in the same
+        account, to which its policy leaves the decision.
+        """
+        via = {"StringEquals": {"kms:ViaService": f"ec2.{Stack.of(role).region}.amazonaws.com"}}
+        self._grant(role, list(_ENCRYPT_VOLUMES), self.key_arn, conditions=via)
+        self._grant(role, ["kms:CreateGrant"], self.key_arn, conditions={**via, **_FOR_AWS})
 
     def _grant_objects(self, role: iam.Role, prefixes: list[str], actions: list[str]) -> None:
         self._grant(role, actions, *(f"{self.bucket_arn}/{prefix}*" for prefix in prefixes))
@@ -155,7 +171,7 @@ class OwnModelStore(ModelStore):
             output.override_logical_id(f"Shared{name}")
 
     def _build_key(self, environment_name: str) -> kms.Key:
-        return kms.Key(
+        key = kms.Key(
             self,
             "Key",
             alias=f"alias/modelzone/{environment_name}/models",
@@ -164,6 +180,27 @@ class OwnModelStore(ModelStore):
             pending_window=Duration.days(30 if self._retain_data else 7),
             removal_policy=self._removal_policy,
         )
+        self._allow_spot(key)
+        return key
+
+    @staticmethod
+    def _allow_spot(key: kms.Key) -> None:
+        """Spot hosts are launched by a role of EC2's own, which has no rights at customers' keys but those given here.
+
+        By a condition, because a policy that names a role that is not there yet is refused. Environments that share
+        the store may buy on Spot even if its owner does not.
+        """
+        role = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/{_SPOT_ROLE}"
+        by_spot = {"ArnEquals": {"aws:PrincipalArn": role}, "StringEquals": {"kms:CallerAccount": Aws.ACCOUNT_ID}}
+        for sid, actions, conditions in (
+            ("VolumesOfSpotHosts", list(_ENCRYPT_VOLUMES), by_spot),
+            ("AttachVolumesToSpotHosts", ["kms:CreateGrant"], {**by_spot, **_FOR_AWS}),
+        ):
+            key.add_to_resource_policy(
+                iam.PolicyStatement(
+                    sid=sid, principals=[iam.AnyPrincipal()], actions=actions, resources=["*"], conditions=conditions
+                )
+            )
 
     def _build_access_log_bucket(self) -> s3.Bucket:
         """S3 delivers access logs to buckets with S3-managed encryption only."""

@@ -32,6 +32,8 @@ def wait_for_agent(context: Context, state: State) -> State:
     """
     host = state["host"]
     instance_id, polls = host["instance_id"], int(state.get("polls", 0)) + 1
+    tags = {hosts.EXECUTION_TAG: context.execution.name, hosts.ATTEMPT_TAG: str(host["attempt"])}
+    hosts.keep(context, instance_id, hosts.find(context, tags, states=hosts.LIVE))
     if is_online(ping_of(context, instance_id)):
         launched = moment(host["launched"])
         if launched is not None:

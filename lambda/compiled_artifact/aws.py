@@ -59,13 +59,13 @@ _ENCODED = re.compile(r"\s*Encoded authorization failure message:.*", re.DOTALL)
 class Clients:
     """Clients that give up in time for their caller to say so. Each is made when it is first needed."""
 
-    def __init__(self, session: Any = None) -> None:
+    def __init__(self, session: Any = None, *, read_timeout: int = 20, attempts: int = 5) -> None:
         self._session: Any = session or boto3.session.Session(region_name=os.environ.get("AWS_REGION"))
         self._config = Config(
             connect_timeout=5,
-            read_timeout=20,
+            read_timeout=read_timeout,
             max_pool_connections=_CONNECTIONS,
-            retries={"mode": "standard", "max_attempts": 4},
+            retries={"mode": "standard", "total_max_attempts": attempts},
         )
 
     @classmethod
@@ -73,6 +73,12 @@ class Clients:
     def shared(cls) -> Clients:
         """The clients of this function's process, which outlives one invocation."""
         return cls()
+
+    @classmethod
+    @cache
+    def quick(cls) -> Clients:
+        """The same for a step that comes again soon: one service that hangs must not take all of its time."""
+        return cls(read_timeout=5, attempts=2)
 
     @cached_property
     def s3(self) -> S3Client:
@@ -89,8 +95,7 @@ class Clients:
     @cached_property
     def ec2_once(self) -> EC2Client:
         """For starting hosts: missing capacity is an HTTP 500, which the SDK would ask for again, and again."""
-        once = self._config.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
-        client: EC2Client = self._session.client("ec2", config=once)
+        client: EC2Client = self._client_once("ec2")
         return client
 
     @cached_property
@@ -100,9 +105,25 @@ class Clients:
         return client
 
     @cached_property
+    def ssm_once(self) -> SSMClient:
+        """For sending commands: one that was sent, and whose answer was lost, must not be sent by the SDK again."""
+        client: SSMClient = self._client_once("ssm")
+        return client
+
+    @cached_property
     def stepfunctions(self) -> Any:
         """Executions of the compile machine."""
         return self._client("stepfunctions")
+
+    @cached_property
+    def cloudformation(self) -> Any:
+        """Stacks that are rolled back."""
+        return self._client("cloudformation")
+
+    @cached_property
+    def sagemaker(self) -> Any:
+        """Models that load artifacts."""
+        return self._client("sagemaker")
 
     @cached_property
     def sns(self) -> Any:
@@ -126,6 +147,10 @@ class Clients:
 
     def _client(self, service: str, region: str | None = None) -> Any:
         return self._session.client(service, region_name=region, config=self._config)
+
+    def _client_once(self, service: str) -> Any:
+        once = self._config.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+        return self._session.client(service, config=once)
 
 
 def code_of(error: ClientError) -> str:

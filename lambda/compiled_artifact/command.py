@@ -24,6 +24,10 @@ __all__ = ["follow", "run_command"]
 
 _RUN, _FOLLOW = "run", "follow"
 _DELIVERY_SECONDS = 600
+# SSM knows a command soon after it took it, and gives up its delivery after the time above.
+_UNKNOWN_FOR = timedelta(minutes=12)
+# The job writes its progress every quarter of a minute, however long a step takes.
+_SILENT_FOR = timedelta(minutes=30)
 _LONGEST_COMMENT = 100
 # A host that shuts itself down this near to the end of its lifetime did so for that reason.
 _LIFETIME_MARGIN = timedelta(minutes=5)
@@ -48,7 +52,16 @@ def run_command(context: Context, state: State) -> State:
     command_id = state.get("command_id") or _sent_before(context, host["instance_id"])
     if not command_id:
         command_id = _send(context, state)
-    return {**state, "command_id": command_id, "run": "running", "polls": 0, "lost_polls": 0, "metered": []}
+    return {
+        **state,
+        "command_id": command_id,
+        "sent": iso(context.now()),
+        "known": False,
+        "run": "running",
+        "polls": 0,
+        "lost_polls": 0,
+        "metered": [],
+    }
 
 
 def follow(context: Context, state: State) -> State:
@@ -76,8 +89,13 @@ def follow(context: Context, state: State) -> State:
         if (progress or {}).get("state") == "done":
             # It said so before it shut down; whether that is true is verified anyway.
             return {**state, "run": "succeeded"}
-        return _host_gone(context, state, instance)
-    return _watch_agent(context, state, progress)
+        return _host_gone(context, state, instance, progress)
+    known = bool(invocation) or bool(state.get("known"))
+    sent = moment(state.get("sent"))
+    if not known and sent is not None and context.now() - sent > _UNKNOWN_FOR:
+        why = f"SSM knows nothing of command {state['command_id']} on host {host['instance_id']} since {iso(sent)}"
+        raise CompileError(_FOLLOW, why, f"Check the SSM agent of the AMI. {_AGAIN}")
+    return _watch_job(context, {**state, "known": known}, progress)
 
 
 def _sent_before(context: Context, instance_id: str) -> str:
@@ -95,7 +113,7 @@ def _send(context: Context, state: State) -> str:
     # Base64: nothing of the job can be a command of the host's shell.
     job = base64.b64encode(json.dumps(state["job"]).encode()).decode()
     try:
-        answer = context.clients.ssm.send_command(
+        answer = context.clients.ssm_once.send_command(
             InstanceIds=[instance_id],
             DocumentName=document,
             Parameters={"Job": [job]},
@@ -162,8 +180,9 @@ def _ended(context: Context, state: State, invocation: Mapping[str, Any], progre
     details = str(invocation.get("StatusDetails") or status).replace(" ", "")
     instance_id, hours = state["host"]["instance_id"], state["order"]["max_hours"]
     instance = hosts.describe(context, instance_id)
-    if hosts.lost_to_capacity(instance):
-        return interrupted(state, _FOLLOW, f"EC2 took host {instance_id} back ({hosts.end_of(instance)})")
+    exited = int(invocation.get("ResponseCode", -1)) >= 0
+    if not hosts.is_live(instance) and (_taken_away(instance, progress) or not exited):
+        return _host_gone(context, state, instance, progress)
     if details == "DeliveryTimedOut" or (status == details == "TimedOut" and not progress):
         why = f"the agent of host {instance_id} did not take the command within {_DELIVERY_SECONDS // 60} minutes"
         raise CompileError(_FOLLOW, why, "Check the host's way to the ssmmessages endpoint; " + _AGAIN)
@@ -178,10 +197,16 @@ def _ended(context: Context, state: State, invocation: Mapping[str, Any], progre
     if details == "AccessDenied":
         why = f"SSM may not run the command on host {instance_id} (AccessDenied)"
         raise CompileError(_FOLLOW, why, "Deploy the compile stack again")
-    return _exited(context, state, invocation, progress)
+    return _exited(context, state, invocation, progress, instance)
 
 
-def _exited(context: Context, state: State, invocation: Mapping[str, Any], progress: Mapping[str, Any] | None) -> State:
+def _exited(
+    context: Context,
+    state: State,
+    invocation: Mapping[str, Any],
+    progress: Mapping[str, Any] | None,
+    instance: Mapping[str, Any] | None,
+) -> State:
     """The job has ended with a status of its own."""
     code = int(invocation.get("ResponseCode", -1))
     if code == _INTERRUPTED:
@@ -192,16 +217,16 @@ def _exited(context: Context, state: State, invocation: Mapping[str, Any], progr
     words = said[-1] if said else one_line((progress or {}).get("message") or "")
     words = words.removeprefix("compile_job: ")
     if code == _STOPPED:
+        if not hosts.is_live(instance) or _stopped_by_spot(progress):
+            return _host_gone(context, state, instance, progress)
         why = "the job was stopped by a signal" + (f": {words}" if words else "")
         if _lifetime_over(context, state):
             raise _lifetime_failure(state)
         raise CompileError(_FOLLOW, why, _AGAIN)
-    if match := _STEP_FAILED.fullmatch(words):
-        raise CompileError(match["step"], match["why"])
-    if code == _WRONG_JOB:
+    if code == _WRONG_JOB and not _STEP_FAILED.fullmatch(words):
         raise CompileError(_RUN, words or "the job is wrong (exit status 2)", "Deploy the compile stack again")
     if words:
-        raise CompileError(_FOLLOW, words)
+        raise _in_its_words(words)
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     why = f"the command on the host ended with exit status {code}"
     if code == _KILLED:
@@ -209,11 +234,34 @@ def _exited(context: Context, state: State, invocation: Mapping[str, Any], progr
     raise CompileError(_FOLLOW, why + (f": {lines[-1]}" if lines else ""), "The log says more")
 
 
-def _host_gone(context: Context, state: State, instance: Mapping[str, Any] | None) -> State:
+def _in_its_words(words: str) -> CompileError:
+    match = _STEP_FAILED.fullmatch(words)
+    return CompileError(match["step"], match["why"]) if match else CompileError(_FOLLOW, words)
+
+
+def _host_gone(
+    context: Context, state: State, instance: Mapping[str, Any] | None, progress: Mapping[str, Any] | None
+) -> State:
+    """Go on with another host only where EC2 took this one: whatever else ended it would end the next one, too."""
+    host = state["host"]
+    if (progress or {}).get("state") == "failed":
+        words = one_line((progress or {}).get("message") or "") or "the job failed without a message"
+        raise _in_its_words(words.removeprefix("compile_job: "))
+    if _taken_away(instance, progress):
+        return interrupted(state, _FOLLOW, f"EC2 took host {host['instance_id']} back ({hosts.end_of(instance)})")
     if _lifetime_over(context, state):
         raise _lifetime_failure(state)
-    instance_id = state["host"]["instance_id"]
-    return interrupted(state, _FOLLOW, f"host {instance_id} is gone ({hosts.end_of(instance)})")
+    why = f"host {host['instance_id']} ({host['instance_type']}) ended before its job: {hosts.end_of(instance)}"
+    raise CompileError(_FOLLOW, why, f"See that nobody ends it while it works. {_AGAIN}")
+
+
+def _taken_away(instance: Mapping[str, Any] | None, progress: Mapping[str, Any] | None) -> bool:
+    return hosts.lost_to_capacity(instance) or _stopped_by_spot(progress)
+
+
+def _stopped_by_spot(progress: Mapping[str, Any] | None) -> bool:
+    told = progress or {}
+    return told.get("state") == "stopped" and "spot" in str(told.get("message", "")).lower()
 
 
 def _lifetime_over(context: Context, state: State) -> bool:
@@ -228,20 +276,31 @@ def _lifetime_failure(state: State) -> CompileError:
     return CompileError(_FOLLOW, why, f"Raise compile.max_hours of the environment. {_AGAIN}")
 
 
-def _watch_agent(context: Context, state: State, progress: Mapping[str, Any] | None) -> State:
-    """Nobody learns how a job ends on a host whose agent is lost; while the job reports itself it may go on."""
-    host = state["host"]
-    heard = str((progress or {}).get("updated", ""))
-    ping = ping_of(context, host["instance_id"])
-    lost = 0
-    if not is_online(ping) and heard == state.get("heard", ""):
+def _watch_job(context: Context, state: State, progress: Mapping[str, Any] | None) -> State:
+    """Nobody learns how a job ends that is gone without a word, or whose host's agent is lost.
+
+    While it reports itself it may go on, whatever becomes of the agent.
+    """
+    instance_id, now = state["host"]["instance_id"], context.now()
+    last = str(state.get("heard", ""))
+    # Progress that cannot be read for a moment is not new.
+    heard = str((progress or {}).get("updated") or last)
+    heard_at = now if heard != last else moment(state.get("heard_at")) or now
+    ping, lost = ping_of(context, instance_id), 0
+    if not is_online(ping) and heard == last:
         lost = int(state.get("lost_polls", 0)) + 1
+    step = (progress or {}).get("step") or "an unknown step"
     if lost >= context.settings.lost_polls:
-        step = (progress or {}).get("step") or "an unknown step"
         why = (
-            f"SSM agent lost: the agent of host {host['instance_id']} reports {ping or 'nothing'}, and the job has "
-            f"written no progress since {heard or iso(context.now())} ({step})"
+            f"SSM agent lost: the agent of host {instance_id} reports {ping or 'nothing'}, and the job has "
+            f"written no progress since {heard or iso(now)} ({step})"
         )
         remedy = f"The host may be out of memory, or its way to SSM was cut. {_AGAIN}"
         raise CompileError(_FOLLOW, why, remedy)
-    return {**state, "run": "running", "lost_polls": lost, "heard": heard}
+    if heard and now - heard_at >= _SILENT_FOR:
+        why = (
+            f"the job on host {instance_id} has written no progress since {heard} ({step}); the agent reports "
+            f"{ping or 'nothing'}"
+        )
+        raise CompileError(_FOLLOW, why, f"The job is dead, or the host out of memory. {_AGAIN}")
+    return {**state, "run": "running", "lost_polls": lost, "heard": heard, "heard_at": iso(heard_at)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -101,15 +102,26 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _endless() -> float:
+    return math.inf
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """See the module."""
+    """See the module.
+
+    Attributes
+    ----------
+    seconds_left
+        Until the function is stopped.
+    """
 
     settings: Settings
     clients: Clients
     execution: Execution
     now: Callable[[], datetime] = _now
     sleep: Callable[[float], None] = time.sleep
+    seconds_left: Callable[[], float] = _endless
 
 
 def iso(when: datetime) -> str:

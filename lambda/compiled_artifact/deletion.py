@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from . import executions
 from .aws import Clients, code_of, words_of
-from .errors import CheckError
+from .errors import CheckError, one_line
 from .log import emit
 from .manifest import MANIFEST_NAME
+from .objects import delete_keys, pages_of_keys
 
 __all__ = ["delete_artifact"]
 
@@ -20,11 +23,16 @@ _ROOT = "/modelzone"
 _DEPLOYMENT = re.compile(r"/modelzone/[^/]+/deployments/[^/]+")
 _ARTIFACT = re.compile(r"/modelzone/[^/]+/artifacts/(?P<key>[0-9a-f]{20})")
 _PHYSICAL_ID = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<prefix>compiled/[^/]+/(?P<key>[0-9a-f]{20})/)@.*")
-_BATCH = 1000
+_PARALLEL = 8
 
 
-def delete_artifact(physical_id: str, *, bucket: str, clients: Clients) -> bool:
-    """Delete the artifact that a resource stood for, unless a deployment of any environment is served from it.
+def delete_artifact(
+    physical_id: str, *, bucket: str, clients: Clients, stack_id: str = "", machine_arn: str = ""
+) -> bool:
+    """Delete the artifact that a resource stood for, unless somebody uses it or may have to go back to it.
+
+    It is kept while the stack is rolled back, for a deployment of any environment or a SageMaker model that is served
+    from it, and while an execution works on it.
 
     Parameters
     ----------
@@ -32,6 +40,10 @@ def delete_artifact(physical_id: str, *, bucket: str, clients: Clients) -> bool:
         `Artifact.physical_id` of the resource; any other text means that it never had an artifact.
     bucket
         The only bucket that is touched.
+    stack_id
+        Of the stack that the resource belongs to; empty for none.
+    machine_arn
+        The machine whose executions are asked for; empty for none.
 
     Returns
     -------
@@ -49,9 +61,12 @@ def delete_artifact(physical_id: str, *, bucket: str, clients: Clients) -> bool:
         return False
     prefix, uri = match["prefix"], f"s3://{bucket}/{match['prefix']}"
     try:
+        if why := _rolling_back(clients, stack_id):
+            emit("kept", artifact=uri, why=why)
+            return False
         registry = list(_parameters(clients))
-        if user := _user(registry, uri):
-            emit("kept", artifact=uri, why=f"in use by {user}")
+        if why := _use(clients, registry, uri, key=match["key"], machine_arn=machine_arn):
+            emit("kept", artifact=uri, why=f"in use by {why}")
             return False
         deleted = _delete_objects(clients, bucket, prefix)
         for name, value in registry:
@@ -78,6 +93,16 @@ def _parameters(clients: Clients) -> Iterator[tuple[str, str]]:
             yield parameter.get("Name", ""), parameter.get("Value", "")
 
 
+def _use(clients: Clients, registry: list[tuple[str, str]], uri: str, *, key: str, machine_arn: str) -> str:
+    """Return who uses the artifact, or ""."""
+    if name := _user(registry, uri):
+        return name
+    if machine_arn and (running := executions.find(clients.stepfunctions, machine_arn, key)):
+        return f"execution {running.name}"
+    model = _loaded_by(clients, uri)
+    return f"SageMaker model {model}" if model else ""
+
+
 def _user(registry: list[tuple[str, str]], uri: str) -> str:
     """Return the name of the registry entry that uses the artifact; one that cannot be read might."""
     for name, value in registry:
@@ -96,24 +121,58 @@ def _entry(value: str) -> Mapping[str, Any]:
     return entry if isinstance(entry, dict) else {}
 
 
+def _rolling_back(clients: Clients, stack_id: str) -> str:
+    """Return why the stack's state forbids it, or "": what was served before a failed update is served on."""
+    if not stack_id:
+        return ""
+    try:
+        stacks = clients.cloudformation.describe_stacks(StackName=stack_id)["Stacks"]
+    except (ClientError, BotoCoreError) as error:
+        # Failing here would leave a stack that cannot even be rolled back.
+        return f"the state of its stack is not known: {one_line(error)}"
+    status = str(stacks[0]["StackStatus"]) if stacks else ""
+    return f"its stack is rolled back ({status})" if "ROLLBACK" in status else ""
+
+
+def _loaded_by(clients: Clients, uri: str) -> str:
+    """Return the name of a SageMaker model that loads from the artifact's prefix, or "": also one of no deployment."""
+    pages = clients.sagemaker.get_paginator("list_models").paginate()
+    names = [row["ModelName"] for page in pages for row in page.get("Models", ())]
+
+    def loads(name: str) -> bool:
+        try:
+            model = clients.sagemaker.describe_model(ModelName=name)
+        except ClientError as error:
+            if code_of(error) == "ValidationException":
+                return False  # deleted meanwhile
+            raise
+        return any(
+            place.startswith(uri.rstrip("/")) or uri.startswith(place)
+            for place in _places([model.get("PrimaryContainer"), model.get("Containers")])
+        )
+
+    with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
+        return next((name for name, found in zip(names, pool.map(loads, names), strict=True) if found), "")
+
+
+def _places(part: object) -> Iterator[str]:
+    """Every S3 URI in a description."""
+    if isinstance(part, str) and part.startswith("s3://"):
+        yield part
+    elif isinstance(part, Mapping):
+        for value in part.values():
+            yield from _places(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _places(value)
+
+
 def _delete_objects(clients: Clients, bucket: str, prefix: str) -> int:
     s3 = clients.s3
     s3.delete_object(Bucket=bucket, Key=prefix + MANIFEST_NAME)
-    pages = s3.get_paginator("list_objects_v2").paginate(
-        Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": _BATCH}
-    )
     deleted = 1
-    for page in pages:
-        keys = [{"Key": item["Key"]} for item in page.get("Contents", ())]
-        if not keys:
-            continue
-        answer: Mapping[str, Any] = s3.delete_objects(
-            Bucket=bucket,
-            Delete={"Objects": keys, "Quiet": True},  # type: ignore[typeddict-item]
-        )
-        if errors := answer.get("Errors"):
-            first = {"Code": str(errors[0].get("Code")), "Message": str(errors[0].get("Message"))}
-            raise ClientError({"Error": first}, "DeleteObjects")  # type: ignore[typeddict-item]
+    for keys in pages_of_keys(s3, bucket, prefix):
+        delete_keys(s3, bucket, keys)
         deleted += len(keys)
     return deleted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BusyError",
     "CapacityError",
     "CheckError",
     "CompileError",
@@ -34,6 +35,10 @@ class CompileError(Exception):
 
 class CapacityError(CompileError):
     """No zone has a host to give at the moment."""
+
+
+class BusyError(CompileError):
+    """Another execution makes the same artifact: its end is waited for."""
 
 
 class TransientError(CompileError):

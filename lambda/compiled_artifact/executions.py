@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -14,12 +14,26 @@ from botocore.exceptions import ClientError
 from .aws import code_of
 from .errors import one_line
 
-__all__ = ["Described", "cause_of", "describe", "execution_name", "find", "latest", "start"]
+__all__ = [
+    "Described",
+    "Older",
+    "cause_of",
+    "describe",
+    "execution_name",
+    "find",
+    "is_running",
+    "machine_of",
+    "older",
+    "running_of",
+    "start",
+]
 
 _NAME = re.compile(r"(?P<deployment>.*)-(?P<key>[0-9a-f]{20})-(?P<time>[0-9]{14})")
 _LONGEST_NAME = 80
 _PAGE = 100
 _RUNNING = {"RUNNING", "PENDING_REDRIVE"}
+# No machine lets an execution run longer.
+_LONGEST = timedelta(days=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +55,22 @@ class Described:
         return self.status in _RUNNING
 
 
+@dataclass(frozen=True, kw_only=True)
+class Older:
+    """What came before an execution for the same artifact.
+
+    Attributes
+    ----------
+    running
+        The name of the oldest one that still runs; empty for none.
+    ended
+        When the last one ended, if it ran beside this one.
+    """
+
+    running: str
+    ended: datetime | None
+
+
 def execution_name(deployment: str, key: str, now: datetime) -> str:
     """Return ``<deployment>-<key>-<time>``, at most 80 characters: that of the deployment is cut."""
     end = f"-{key}-{now:%Y%m%d%H%M%S}"
@@ -58,14 +88,45 @@ def find(client: Any, machine_arn: str, key: str) -> Described | None:
     return None
 
 
-def latest(client: Any, machine_arn: str, key: str) -> Described | None:
-    """Return the last execution that was to make the artifact, running or not."""
-    for row in _rows(client, machine_arn, None):
+def older(client: Any, arn: str, key: str, *, started: datetime) -> Older:
+    """Look for executions of the same artifact that began before this one, or at the same moment under a lesser name.
+
+    One that only copies weights counts: it writes the same progress, and what it copies is needed here.
+    """
+    rows = []
+    for row in _rows(client, machine_of(arn), None):
+        if row["startDate"] < started - _LONGEST:
+            break
         if _key(row) == key:
-            found = describe(client, row["executionArn"])
-            if not found.given.get("weights_only"):
-                return found
-    return None
+            rows.append(row)
+    own = next((row for row in rows if row["executionArn"] == arn), None)
+    # Both sides of a comparison come from the listing: the machine's own words may be rounded otherwise.
+    place = (own["startDate"] if own else started, arn.rpartition(":")[2])
+    before = sorted((row for row in rows if (row["startDate"], row["name"]) < place), key=lambda row: row["startDate"])
+    running = [row["name"] for row in before if row["status"] == "RUNNING"]
+    ended = [row["stopDate"] for row in before if row.get("stopDate") and row["stopDate"] > place[0]]
+    return Older(running=next(iter(running), ""), ended=max(ended, default=None))
+
+
+def running_of(client: Any, machine_arn: str) -> list[str]:
+    """Return the ARNs of all executions that run."""
+    return [row["executionArn"] for row in _rows(client, machine_arn, "RUNNING")]
+
+
+def is_running(client: Any, arn: str) -> tuple[bool, str]:
+    """Return whether an execution runs, and its status; one that Step Functions does not tell of yet runs."""
+    try:
+        status = str(client.describe_execution(executionArn=arn)["status"])
+    except ClientError as error:
+        if code_of(error) != "ExecutionDoesNotExist":
+            raise
+        return True, "unknown"
+    return status in _RUNNING, status
+
+
+def machine_of(arn: str) -> str:
+    """Return the ARN of an execution's machine."""
+    return arn.rpartition(":")[0].replace(":execution:", ":stateMachine:", 1)
 
 
 def start(

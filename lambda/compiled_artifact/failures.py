@@ -77,7 +77,7 @@ def _text(failure: Mapping[str, Any]) -> str:
 def _step_after(state: State) -> str:
     """The step that was at work, by the one that was last heard of."""
     last = str(state.get("step", ""))
-    if last == "look" and state.get("published"):
+    if last in {"look", "start-host"} and state.get("published"):
         return "register"
     if last == "wait-for-agent" and state.get("agent") == "online":
         return "run"

@@ -12,7 +12,8 @@ from .errors import CompileError
 from .failures import message_of
 from .log import emit
 from .look import found_summary, read_result
-from .manifest import ManifestError, find_problems, in_words
+from .manifest import MANIFEST_NAME, ManifestError, find_problems, in_words
+from .objects import delete_keys, pages_of_keys
 from .orders import CompileOrder
 from .telemetry import Telemetry
 
@@ -47,10 +48,12 @@ def verify(context: Context, state: State) -> State:
 
 
 def register(context: Context, state: State) -> State:
-    """Write the artifact into the registry; an entry that says the same stays as it is."""
-    if state["job"].get("weights_only"):
+    """Write the artifact into the registry, and delete what lies beside it; an entry that says the same stays."""
+    order, job = CompileOrder.parse(state["order"]), state["job"]
+    if order.mirrors_only(weights_only=bool(job.get("weights_only"))):
         # Weights are no artifact; their manifest is all that anybody asks for.
         return state
+    _sweep(context, order, state)
     found, name = state["found"], f"{context.settings.artifacts_path}/{state['key']}"
     entry = {
         "artifact": state["artifact"],
@@ -72,6 +75,27 @@ def register(context: Context, state: State) -> State:
             Description=f"Modelzone {context.settings.environment}: a compiled artifact",
         )
     return state
+
+
+def _sweep(context: Context, order: CompileOrder, state: State) -> None:
+    """Delete what an earlier export left below the prefix: SageMaker loads everything that lies there."""
+    job, s3 = state["job"], context.clients.s3
+    bucket, prefix = job["bucket"], order.result_prefix(job)
+    try:
+        manifest = read_result(context, order, job, prefix)
+    except ManifestError as error:
+        raise CompileError("register", str(error), _AGAIN) from error
+    if manifest is None or manifest.sha256 != state["found"]["manifest_sha256"]:
+        # Whatever is listed there now, it is not what was verified.
+        why = f"s3://{bucket}/{prefix}{MANIFEST_NAME} was changed after it was verified"
+        raise CompileError("register", why, _AGAIN)
+    listed = {prefix + MANIFEST_NAME, *(prefix + item.path for item in manifest.objects)}
+    deleted = 0
+    for keys in pages_of_keys(s3, bucket, prefix):
+        if extra := [key for key in keys if key not in listed]:
+            delete_keys(s3, bucket, extra)
+            deleted += len(extra)
+    emit("register", unlisted=deleted, artifact=state["artifact"])
 
 
 def notify(context: Context, state: State) -> State:

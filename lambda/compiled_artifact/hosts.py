@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from .aws import code_of
 from .context import Context, moment
+from .errors import one_line
 from .log import emit
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "end_of",
     "find",
     "is_live",
+    "keep",
     "launched",
     "lost_to_capacity",
     "tags_of",
@@ -149,6 +151,18 @@ def terminate(context: Context, instances: Iterable[Mapping[str, Any]]) -> list[
     if remaining:
         emit("warning", what="terminate", hosts=remaining, why="still not shutting down")
     return ended
+
+
+def keep(context: Context, instance_id: str, found: Iterable[Mapping[str, Any]]) -> None:
+    """Terminate all but one: a host that was started twice is paid for twice. What cannot be ended stays for later."""
+    others = [instance for instance in found if instance["InstanceId"] != instance_id]
+    if not others:
+        return
+    emit("twice", kept=instance_id, terminated=[instance["InstanceId"] for instance in others])
+    try:
+        terminate(context, others)
+    except (BotoCoreError, ClientError) as error:
+        emit("warning", what="terminate", why=one_line(error))
 
 
 def launched(instance: Mapping[str, Any]) -> datetime | None:

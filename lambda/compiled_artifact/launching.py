@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from . import hosts
-from .aws import code_of, failure_of, is_transient, words_of
+from . import executions, hosts
+from .aws import code_of, failure_of, words_of
 from .context import MAX_ATTEMPTS, Context, State, iso, moment
-from .errors import CapacityError, CompileError
+from .errors import BusyError, CompileError
 from .log import emit
-from .orders import CompileOrder, HostChoice
+from .look import found_summary, published_result
+from .orders import CompileOrder
+from .refusals import NEXT, QUOTA, Candidate, Tried, no_host, refusal_of
 
 __all__ = ["start_host"]
 
@@ -24,76 +25,49 @@ _STEP = "start-host"
 # same token with other tags.
 _CAPACITY_WAIT = timedelta(hours=1)
 _TERMINATED = ("shutting-down", "terminated")
-# What another zone or another type may mend, in words.
-_NEXT = {
-    "InsufficientFreeAddressesInSubnet": "no free addresses in the subnet",
-    "InsufficientHostCapacity": "no capacity",
-    "InsufficientInstanceCapacity": "no capacity",
-    "InsufficientReservedInstanceCapacity": "no capacity",
-    "MaxSpotInstanceCountExceeded": "the Spot quota is used up",
-    "SpotMaxPriceTooLow": "Spot costs more than on demand",
-    "Unsupported": "not offered there",
-}
-# Families by the letters that their names begin with, as quotas are named.
-_QUOTAS = {
-    "inf": ("Running On-Demand Inf instances", "All Inf Spot Instance Requests"),
-    "trn": ("Running On-Demand Trn instances", "All Trn Spot Instance Requests"),
-    "g": ("Running On-Demand G and VT instances", "All G and VT Spot Instance Requests"),
-    "p": ("Running On-Demand P instances", "All P Spot Instance Requests"),
-}
-_STANDARD_QUOTAS = (
-    "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
-    "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
-)
-_DEPLOY = "Deploy the compile stack again"
-_REMEDIES = {
-    "BlockedAccount": "Ask AWS Support why the account may start no instances",
-    "InvalidSubnetID.NotFound": "The network was changed: deploy the network and the compile stack again",
-    "InvalidLaunchTemplateId.NotFound": _DEPLOY,
-    "InvalidLaunchTemplateId.VersionNotFound": _DEPLOY,
-    "InvalidLaunchTemplateName.NotFoundException": _DEPLOY,
-    "InvalidAMIID.NotFound": "Choose another AMI parameter in modelzone/hardware/data, then deploy the compile stack",
-    "OptInRequired": "Subscribe the account to EC2",
-    "PendingVerification": "AWS is still verifying the account: try again in some hours",
-}
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    choice: HostChoice
-    subnet: str
-
-
-@dataclass(frozen=True)
-class _Tried:
-    candidate: _Candidate
-    code: str
+_OF_ONE_HOST = {"command_id", "sent", "known", "metered", "lost_polls", "heard", "heard_at"}
+_AGAIN = "Start the compilation again: it goes on from what is complete"
+# What one more try and its answer may take.
+_SPARE_SECONDS = 60
 
 
 def start_host(context: Context, state: State) -> State:
     """Start a host for the job, or take over the one that an interrupted try of this step has started.
 
+    No host is needed where the artifact has become complete meanwhile: `published` says so.
+
     Raises
     ------
+    BusyError
+        An older execution makes the same artifact.
     CapacityError
         No zone has one at the moment: worth another try later.
     CompileError
-        EC2 refused for another reason.
+        EC2 refused for another reason, or the execution was ended meanwhile.
     """
     order = CompileOrder.parse(state["order"])
+    manifest = published_result(context, order, state["job"], step=_STEP)
+    if manifest is not None:
+        emit(_STEP, complete=state["artifact"])
+        # An interruption is over with that, too.
+        return {**state, "published": True, "found": found_summary(manifest), "run": "pending"}
     attempt = int((state.get("host") or {}).get("attempt", 0)) + 1
     if attempt > MAX_ATTEMPTS:
         raise CompileError(_STEP, f"{MAX_ATTEMPTS} hosts were tried", "Start the compilation again")
-    # The last host must stay, whatever it costs.
-    spot = order.purchase == "spot" and attempt < MAX_ATTEMPTS
     tags = {hosts.EXECUTION_TAG: context.execution.name, hosts.ATTEMPT_TAG: str(attempt)}
     running = hosts.find(context, tags, states=hosts.LIVE)
     if running:
         instance = running[0]
         emit(_STEP, taken_over=instance["InstanceId"])
+        _check_execution(context, *running)
+        hosts.keep(context, instance["InstanceId"], running)
+        spot = instance.get("InstanceLifecycle") == "spot"
     else:
+        base = _base(context, state)
         ended = len(hosts.find(context, tags, states=_TERMINATED))
-        instance = _launch(context, state, order, attempt=attempt, spot=spot, salt=str(ended))
+        # The last host must stay, whatever it costs.
+        spot = order.purchase == "spot" and attempt < MAX_ATTEMPTS
+        instance, spot = _launch(context, state, order, attempt=attempt, spot=spot, salt=str(ended), base=base)
     instance_type = instance["InstanceType"]
     devices = next((one.devices for one in order.choices(state["job"]) if one.instance_type == instance_type), 0)
     started = hosts.launched(instance) or context.now()
@@ -107,55 +81,99 @@ def start_host(context: Context, state: State) -> State:
     }
     # What was known of another host does not hold for this one.
     return {
-        **{
-            name: value for name, value in state.items() if name not in {"command_id", "metered", "lost_polls", "heard"}
-        },
+        **{name: value for name, value in state.items() if name not in _OF_ONE_HOST},
         "job": {**state["job"], "devices": devices},
         "host": host,
+        "published": False,
         "agent": "pending",
         "run": "pending",
         "polls": 0,
     }
 
 
+def _base(context: Context, state: State) -> datetime:
+    """Return the moment from which the host's lifetime counts, the same in every try of this step.
+
+    Raises
+    ------
+    BusyError
+        An older execution makes the same artifact.
+    """
+    started = moment(context.execution.start) or context.now()
+    older = executions.older(context.clients.stepfunctions, context.execution.id, state["key"], started=started)
+    if older.running:
+        why = f"execution {older.running} makes the same artifact ({state['key']}): its end is waited for"
+        raise BusyError(_STEP, why, "Start the compilation again when that one has ended")
+    return max(filter(None, (started, moment(state.get("stopped_at")), older.ended)))
+
+
+def _check_execution(context: Context, *started: Mapping[str, Any]) -> None:
+    """Start nothing for an execution that was cancelled meanwhile, and leave nothing: its clean-up may be over.
+
+    Raises
+    ------
+    CompileError
+        It was.
+    """
+    goes_on, status = executions.is_running(context.clients.stepfunctions, context.execution.id)
+    if goes_on:
+        return
+    hosts.terminate(context, started)
+    raise CompileError(_STEP, f"execution {context.execution.name} is {status}: no host is started for it", _AGAIN)
+
+
 def _launch(
-    context: Context, state: State, order: CompileOrder, *, attempt: int, spot: bool, salt: str
-) -> dict[str, Any]:
-    tried: list[_Tried] = []
+    context: Context,
+    state: State,
+    order: CompileOrder,
+    *,
+    attempt: int,
+    spot: bool,
+    salt: str,
+    base: datetime,
+) -> tuple[dict[str, Any], bool]:
+    """Return the first host that is given, and whether it is a Spot host: where there is none of these, any other."""
+    tried: list[Tried] = []
     subnets = context.settings.subnets
-    for candidate in [_Candidate(choice, subnet) for choice in order.choices(state["job"]) for subnet in subnets]:
-        request = _request(context, state, order, candidate, attempt=attempt, spot=spot, salt=salt)
+    candidates = [Candidate(choice, subnet) for choice in order.choices(state["job"]) for subnet in subnets]
+    for as_spot, candidate in [(kind, one) for kind in ((True, False) if spot else (False,)) for one in candidates]:
+        if tried and context.seconds_left() < _SPARE_SECONDS:
+            raise no_host(context, tried, late=True)
+        _check_execution(context)
+        request = _request(context, order, candidate, attempt=attempt, spot=as_spot, salt=salt, base=base)
         try:
             (instance,) = context.clients.ec2_once.run_instances(**request)["Instances"]
         except ClientError as error:
-            if code_of(error) not in _NEXT:
-                raise _refused(error, candidate, spot=spot) from error
-            tried.append(_Tried(candidate, code_of(error)))
+            code = code_of(error)
+            # Where Spot is what was wanted, a small quota of the other kind decides nothing.
+            if code not in NEXT or (code == QUOTA and not (spot and not as_spot)):
+                raise refusal_of(error, candidate, spot=as_spot) from error
+            tried.append(Tried(candidate, code, as_spot))
             emit(_STEP, refused=candidate.choice.instance_type, subnet=candidate.subnet, why=words_of(error))
             continue
         except BotoCoreError as error:
             raise failure_of(_STEP, error) from error
         if not hosts.is_live(instance):
             # The same token brings back the host of an earlier try, even one that has ended.
-            tried.append(_Tried(candidate, "InsufficientInstanceCapacity"))
+            tried.append(Tried(candidate, "InsufficientInstanceCapacity", as_spot))
             continue
-        return dict(instance)
-    raise _no_host(context, tried, spot=spot)
+        _check_execution(context, instance)
+        return dict(instance), as_spot
+    raise no_host(context, tried)
 
 
 def _request(
     context: Context,
-    state: State,
     order: CompileOrder,
-    candidate: _Candidate,
+    candidate: Candidate,
     *,
     attempt: int,
     spot: bool,
     salt: str,
+    base: datetime,
 ) -> dict[str, Any]:
     instance_type = candidate.choice.instance_type
     identity = (context.execution.name, str(attempt), salt, instance_type, candidate.subnet, str(spot))
-    base = moment(state.get("stopped_at")) or moment(context.execution.start) or context.now()
     tags = {
         hosts.ENVIRONMENT_TAG: context.settings.environment,
         hosts.ROLE_TAG: hosts.COMPILE_HOST,
@@ -181,62 +199,3 @@ def _request(
             "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
         }
     return request
-
-
-def _refused(error: ClientError, candidate: _Candidate, *, spot: bool) -> CompileError:
-    """The failure for a refusal that no other zone or type would mend."""
-    code, instance_type = code_of(error), candidate.choice.instance_type
-    if is_transient(error):
-        return failure_of(_STEP, error)
-    what = f"EC2 did not start {instance_type} in {candidate.subnet}"
-    if code == "VcpuLimitExceeded":
-        remedy = f"Ask Service Quotas (Amazon EC2) for more vCPUs of '{_quota(instance_type, spot=spot)}'"
-        return CompileError(_STEP, f"{what}: the account's quota is used up ({words_of(error)})", remedy)
-    if code == "UnauthorizedOperation":
-        remedy = (
-            "Allow the role of the compile steps ec2:RunInstances with the launch template, ec2:CreateTags, and "
-            "iam:PassRole of the host's role; the stack's own policy does"
-        )
-        return CompileError(_STEP, f"{what}: a permission is missing ({words_of(error)})", remedy)
-    if code == "IdempotentParameterMismatch":
-        remedy = "The compile stack was changed meanwhile: start the compilation again"
-        return CompileError(_STEP, f"{what}: {words_of(error)}", remedy)
-    return CompileError(_STEP, f"{what}: {words_of(error)}", _REMEDIES.get(code, _DEPLOY + ", then try again"))
-
-
-def _no_host(context: Context, tried: list[_Tried], *, spot: bool) -> CompileError:
-    zones = _zones(context)
-    rows: dict[str, list[str]] = {}
-    for one in tried:
-        zone = zones.get(one.candidate.subnet, one.candidate.subnet)
-        rows.setdefault(one.candidate.choice.instance_type, []).append(f"{zone}: {_NEXT[one.code]}")
-    text = "; ".join(f"{instance_type} ({', '.join(places)})" for instance_type, places in rows.items())
-    kind = "Spot host" if spot else "host"
-    codes = {one.code for one in tried}
-    if codes == {"Unsupported"}:
-        remedy = "Choose zones or compile.instance_types of the environment so that one of them offers the other"
-        return CompileError(_STEP, f"none of the environment's zones offers a {kind}: {text}", remedy)
-    if codes == {"MaxSpotInstanceCountExceeded"}:
-        quota = _quota(tried[0].candidate.choice.instance_type, spot=True)
-        remedy = f"Ask Service Quotas (Amazon EC2) for more of '{quota}', or set compile.purchase to on-demand"
-        return CompileError(_STEP, f"no {kind}: {text}", remedy)
-    remedy = "Try again later, add types to compile.instance_types of the environment, or use more zones"
-    if spot:
-        remedy += "; on-demand hosts (compile.purchase) are given first"
-    return CapacityError(_STEP, f"no zone has a {kind} to give at the moment: {text}", remedy)
-
-
-def _zones(context: Context) -> dict[str, str]:
-    """Zones of the subnets; nobody knows subnets by their ids."""
-    try:
-        found = context.clients.ec2.describe_subnets(SubnetIds=list(context.settings.subnets))
-    except (ClientError, BotoCoreError) as error:
-        emit("warning", what="subnets", why=str(error))
-        return {}
-    return {row["SubnetId"]: row["AvailabilityZone"] for row in found.get("Subnets", ())}
-
-
-def _quota(instance_type: str, *, spot: bool) -> str:
-    family = re.match("[a-z]*", instance_type)
-    on_demand, requests = _QUOTAS.get(family[0] if family else "", _STANDARD_QUOTAS)
-    return requests if spot else on_demand

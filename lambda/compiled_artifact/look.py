@@ -16,6 +16,7 @@ from .images import Image
 from .log import emit
 from .manifest import (
     MANIFEST_NAME,
+    EmptyManifestError,
     Manifest,
     ManifestError,
     artifact_manifest,
@@ -27,7 +28,7 @@ from .manifest import (
 )
 from .orders import CompileOrder, Job, OrderError
 
-__all__ = ["found_summary", "look", "read_result"]
+__all__ = ["found_summary", "look", "published_result", "read_result"]
 
 _STEP = "look"
 # What the document takes, as base64.
@@ -68,12 +69,13 @@ def look(context: Context, state: State) -> State:
         )
         order.choices(job)
     except OrderError as error:
-        raise CompileError(_STEP, f"deployment '{deployment}' cannot be compiled so: {error}", "Change it") from error
+        why = f"deployment '{deployment}' cannot be compiled so: {error}"
+        raise CompileError(_STEP, why, error.remedy or deploy) from error
     key = artifact_key(job["facts"])
     _check_bucket(context, job, deploy)
     _check_key(context, key, deployment, deploy)
     prefix = order.result_prefix(job)
-    manifest = _look_for_result(context, order, job, prefix)
+    manifest = published_result(context, order, job, step=_STEP)
     if manifest is None:
         job["image_digest"] = _image_digest(context, str(job.get("image", "")))
     # Kept small: it travels through every step, and the order in it is read again.
@@ -94,7 +96,7 @@ def look(context: Context, state: State) -> State:
 
 
 def read_result(context: Context, order: CompileOrder, job: Job, prefix: str) -> Manifest | None:
-    """Read the manifest that the job writes last; None where there is none.
+    """Read the manifest that the job writes last; None where there is none, or an empty one in its place.
 
     Raises
     ------
@@ -111,9 +113,13 @@ def read_result(context: Context, order: CompileOrder, job: Job, prefix: str) ->
             return None
         raise
     at = f"s3://{bucket}/{prefix}{MANIFEST_NAME}"
-    if order.mirrors_only(weights_only=bool(job["weights_only"])):
-        return weights_manifest(raw, at=at)
-    return artifact_manifest(raw, at=at, facts=job["facts"], wanted_by=f"deployment '{order.deployment}'")
+    try:
+        if order.mirrors_only(weights_only=bool(job["weights_only"])):
+            return weights_manifest(raw, at=at)
+        return artifact_manifest(raw, at=at, facts=job["facts"], wanted_by=f"deployment '{order.deployment}'")
+    except EmptyManifestError as error:
+        emit("look", incomplete=str(error))
+        return None
 
 
 def found_summary(manifest: Manifest) -> dict[str, object]:
@@ -168,23 +174,31 @@ def _check_key(context: Context, key: str, deployment: str, deploy: str) -> None
         raise CompileError(_STEP, why, deploy)
 
 
-def _look_for_result(context: Context, order: CompileOrder, job: Job, prefix: str) -> Manifest | None:
+def published_result(context: Context, order: CompileOrder, job: Job, *, step: str) -> Manifest | None:
+    """Return the manifest of a result that is complete; None for one that is not.
+
+    Raises
+    ------
+    CompileError
+        The store may not be read.
+    """
+    prefix = order.result_prefix(job)
     try:
         manifest = read_result(context, order, job, prefix)
         problems = () if manifest is None else _problems(context, job, prefix, manifest)
     except ManifestError as error:
-        emit("look", incomplete=str(error))
+        emit(step, incomplete=str(error))
         return None
     except ClientError as error:
         if not is_refused(error):
             raise
         raise CompileError(
-            _STEP,
+            step,
             f"s3://{job['bucket']}/{prefix}{MANIFEST_NAME} may not be read ({words_of(error)})",
             "Allow the role of the compile steps s3:GetObject and s3:ListBucket, and kms:Decrypt with the bucket's key",
         ) from error
     if problems:
-        emit("look", incomplete=in_words(problems))
+        emit(step, incomplete=in_words(problems))
         return None
     return manifest
 

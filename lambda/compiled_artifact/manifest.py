@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MANIFEST_NAME",
+    "EmptyManifestError",
     "Manifest",
     "ManifestError",
     "StoredObject",
@@ -39,15 +40,24 @@ _NAMED_PROBLEMS = 5
 # Asked for what is not there, S3 answers 403 to those who may not list the bucket.
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _FORBIDDEN = {"403", "AccessDenied"}
+# S3 keeps one of them for each object.
+_CHECKSUMS = ("SHA256", "CRC64NVME", "CRC32C", "CRC32", "SHA1")
 
 
 class ManifestError(ValueError):
     """It is no manifest, or that of something else; the text begins with its S3 URI."""
 
 
+class EmptyManifestError(ManifestError):
+    """It lists nothing: a job has put it there while it replaces what it stood for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """One object as the manifest lists it; a checksum that it does not tell is empty."""
+    """One object as the manifest lists it; a checksum that it does not tell is empty.
+
+    `s3_checksum` is S3's own, ``<ALGORITHM>:<value>``.
+    """
 
     path: str
     size: int
@@ -197,13 +207,21 @@ def in_words(problems: Sequence[str]) -> str:
     return "; ".join(problems[:_NAMED_PROBLEMS]) + more
 
 
+def _checksum_of(answer: Mapping[str, Any]) -> str:
+    """Return the checksum that S3 told, as ``<ALGORITHM>:<value>``; "" when it told none."""
+    for algorithm in _CHECKSUMS:
+        if value := answer.get(f"Checksum{algorithm}"):
+            return f"{algorithm}:{value}"
+    return ""
+
+
 def _difference(item: StoredObject, found: Mapping[str, Any], *, need_sha256: bool) -> str | None:
     if found["ContentLength"] != item.size:
         return f"{item.path} has {found['ContentLength']} bytes, the manifest says {item.size}"
     sha256 = found.get("Metadata", {}).get("sha256", "")
     if sha256 != item.sha256 and (sha256 or need_sha256):
         return f"{item.path} has SHA-256 {sha256 or 'unknown'}, the manifest says {item.sha256 or 'nothing'}"
-    checksum = found.get("ChecksumSHA256", "")
+    checksum = _checksum_of(found)
     if item.s3_checksum and checksum != item.s3_checksum:
         return f"{item.path} has checksum {checksum or 'unknown'} in S3, the manifest says {item.s3_checksum}"
     return None
@@ -236,10 +254,11 @@ def _objects(listed: object, at: str) -> tuple[StoredObject, ...]:
         if not isinstance(path, str) or not path or type(size) is not int or size < 0 or path in found:
             message = f"{at} lists an object without a proper path and size: {item!r:.200}"
             raise ManifestError(message)
-        found[path] = StoredObject(
-            path=path, size=size, sha256=str(item.get("sha256", "")), s3_checksum=str(item.get("s3_checksum") or "")
-        )
+        checksum = str(item.get("s3_checksum") or "")
+        if checksum and ":" not in checksum:
+            checksum = f"SHA256:{checksum}"  # as manifests were written before they named the algorithm
+        found[path] = StoredObject(path=path, size=size, sha256=str(item.get("sha256", "")), s3_checksum=checksum)
     if not found:
-        message = f"{at} lists no objects"
-        raise ManifestError(message)
+        message = f"{at} lists no objects: a job was replacing them"
+        raise EmptyManifestError(message)
     return tuple(found.values())

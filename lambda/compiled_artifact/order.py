@@ -43,8 +43,13 @@ class Order:
     compile_hint: str
 
     @classmethod
-    def from_properties(cls, properties: Mapping[str, Any]) -> Order:
+    def from_properties(cls, properties: Mapping[str, Any], *, scaled: bool = True) -> Order:
         """Read the properties of the custom resource.
+
+        Parameters
+        ----------
+        scaled
+            Whether they say how many instances serve; who only waits for the artifact is not told.
 
         Raises
         ------
@@ -72,8 +77,8 @@ class Order:
             planned_facts=planned_facts,
             values=values,
             image_given=bool(given.get("ImageUri")),
-            min_instances=integer("MinInstanceCount", text(values, "MinInstanceCount")),
-            max_instances=integer("MaxInstanceCount", text(values, "MaxInstanceCount")),
+            min_instances=integer("MinInstanceCount", text(values, "MinInstanceCount")) if scaled else 1,
+            max_instances=integer("MaxInstanceCount", text(values, "MaxInstanceCount")) if scaled else 1,
             instance_type=text(values, "InstanceType"),
             allowed_degrees=allowed,
             max_sequence_length=integer("MaxSequenceLength", text(properties, "MaxSequenceLength")),

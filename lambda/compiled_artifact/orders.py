@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .facts import FACT_NAMES, artifact_key, artifact_prefix, weights_prefix
+from .facts import FACT_NAMES, SHAPING, artifact_key, artifact_prefix, weights_prefix
 
 __all__ = ["CompileOrder", "HostChoice", "Job", "OrderError"]
 
@@ -26,7 +26,11 @@ Job = dict[str, Any]
 
 
 class OrderError(ValueError):
-    """The order, or what is to differ from it, makes no job; the text says what is wrong."""
+    """The order, or what is to differ from it, makes no job; the text says what is wrong, `remedy` what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +124,19 @@ class CompileOrder:
         degree = int(job["facts"]["tensor_parallel_degree"])
         found = tuple(host for host in self.hosts if not host.degrees or degree in host.degrees)
         if not found:
-            names = ", ".join(host.instance_type for host in self.hosts) or "none"
-            message = f"no host of the order can compile with tensor_parallel_degree {degree} (hosts: {names})"
-            raise OrderError(message)
+            names = ", ".join(
+                f"{host.instance_type} with {' or '.join(map(str, host.degrees)) or 'any'}" for host in self.hosts
+            )
+            message = (
+                f"no host of the order can compile with tensor_parallel_degree {degree} (hosts: {names or 'none'})"
+            )
+            possible = sorted({item for host in self.hosts for item in host.degrees})
+            choice = f"one of {', '.join(map(str, possible))}" if possible else "another value"
+            remedy = (
+                f"Give {choice} ({_how('tensor_parallel_degree')}), or add a type of host that can do it to "
+                "compile.instance_types of the environment and deploy the compile stack"
+            )
+            raise OrderError(message, remedy)
         return found
 
     def render(self, overrides: Mapping[str, Any], *, weights_only: bool, progress_path: str) -> Job:
@@ -165,14 +179,21 @@ def _overrides(given: Mapping[str, Any]) -> dict[str, str]:
         raise OrderError(message)
     if unknown := sorted(set(given) - set(OVERRIDABLE)):
         message = f"facts {', '.join(unknown)} cannot be replaced; only {', '.join(OVERRIDABLE)} can"
-        raise OrderError(message)
+        remedy = "Change the others in the environment file, and deploy the compile stack"
+        raise OrderError(message, remedy)
     facts = {name: str(value) for name, value in given.items()}
     for name, value in facts.items():
         pattern, expected = _PATTERNS[name]
         if not pattern.fullmatch(value):
             message = f"fact {name} is {value!r:.200}, expected {expected}"
-            raise OrderError(message)
+            raise OrderError(message, f"Give another one: {_how(name)}")
     return facts
+
+
+def _how(fact: str) -> str:
+    """Where the value of a fact is given."""
+    parameter = next(name for name, shaped in SHAPING.items() if shaped == fact)
+    return f"--set {fact}=<value> of modelzone compile, or parameter {parameter} of the deployment's stack"
 
 
 def _host(row: Any) -> HostChoice:

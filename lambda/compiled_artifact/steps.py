@@ -37,7 +37,7 @@ _STEPS: Mapping[str, Step] = {
 }
 
 
-def handler(event: Mapping[str, Any], _context: object = None) -> dict[str, Any]:
+def handler(event: Mapping[str, Any], context: object = None) -> dict[str, Any]:
     """Do one step and return the new state.
 
     Parameters
@@ -51,7 +51,12 @@ def handler(event: Mapping[str, Any], _context: object = None) -> dict[str, Any]
     CompileError
         In one line what failed and what to do; its subclasses are worth another try.
     """
-    return perform(event, settings=Settings.from_environment(os.environ), clients=Clients.shared())
+    clients = Clients.quick() if event.get("step") == "follow" else Clients.shared()
+    times: dict[str, Any] = {}
+    remaining: Callable[[], int] | None = getattr(context, "get_remaining_time_in_millis", None)
+    if remaining is not None:
+        times["seconds_left"] = lambda: remaining() / 1000
+    return perform(event, settings=Settings.from_environment(os.environ), clients=clients, **times)
 
 
 def perform(event: Mapping[str, Any], *, settings: Settings, clients: Clients, **times: Any) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def perform(event: Mapping[str, Any], *, settings: Settings, clients: Clients, *
     Parameters
     ----------
     times
-        ``now`` and ``sleep`` of the `Context`.
+        ``now``, ``sleep`` and ``seconds_left`` of the `Context`.
 
     Raises
     ------

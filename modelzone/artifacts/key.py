@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-__all__ = ["ArtifactFacts", "artifact_key", "artifact_prefix"]
+__all__ = ["ArtifactFacts", "artifact_key", "artifact_prefix", "weights_prefix"]
 
 _KEY_DIGITS = 20
 
@@ -43,5 +43,13 @@ def artifact_key(facts: Mapping[str, str]) -> str:
 
 def artifact_prefix(facts: Mapping[str, str]) -> str:
     """``compiled/<model>/<key>/``, the place of the artifact in the model bucket."""
-    slug = facts["model_id"].lower().replace("/", "--")
-    return f"compiled/{slug}/{artifact_key(facts)}/"
+    return f"compiled/{_slug(facts['model_id'])}/{artifact_key(facts)}/"
+
+
+def weights_prefix(model_id: str, revision: str) -> str:
+    """``weights/<model>/<revision>/``, the place of the mirrored weights in the model bucket."""
+    return f"weights/{_slug(model_id)}/{revision}/"
+
+
+def _slug(model_id: str) -> str:
+    return model_id.lower().replace("/", "--")

@@ -10,7 +10,7 @@ from typing import Any
 
 from modelzone.artifacts.key import artifact_key
 
-__all__ = ["FORMAT", "MANIFEST", "Manifest", "ManifestError", "StoredObject", "parse_manifest"]
+__all__ = ["FORMAT", "MANIFEST", "Manifest", "ManifestError", "StoredObject", "parse_manifest", "parse_mirror"]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -22,7 +22,13 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """One object as the manifest lists it. ``s3_checksum`` is empty where the store told none."""
+    """One object as the manifest lists it.
+
+    Attributes
+    ----------
+    s3_checksum
+        S3's own, ``<ALGORITHM>:<value>``; empty where the store told none.
+    """
 
     path: str
     size: int
@@ -38,6 +44,8 @@ class Manifest:
     ----------
     sha256
         Of the manifest's own bytes: changes with anything in the artifact.
+    document
+        All that it says.
     """
 
     key: str
@@ -46,6 +54,7 @@ class Manifest:
     producer: Mapping[str, Any]
     objects: tuple[StoredObject, ...]
     sha256: str
+    document: Mapping[str, Any]
 
     @property
     def bytes(self) -> int:
@@ -61,13 +70,7 @@ def parse_manifest(raw: bytes, *, key: str) -> Manifest:
     ManifestError
         It is broken, or another artifact's.
     """
-    try:
-        data = json.loads(raw)
-    except ValueError:
-        raise ManifestError("is not JSON") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else None
-        raise ManifestError(f"has format {found!r}, not {FORMAT}")
+    data = _document(raw)
     facts = data.get("facts")
     if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
         raise ManifestError("has no facts")
@@ -81,7 +84,36 @@ def parse_manifest(raw: bytes, *, key: str) -> Manifest:
         producer=producer if isinstance(producer, dict) else {},
         objects=_objects(data.get("objects")),
         sha256=hashlib.sha256(raw).hexdigest(),
+        document=data,
     )
+
+
+def parse_mirror(raw: bytes) -> tuple[Mapping[str, Any], tuple[StoredObject, ...]]:
+    """Read the manifest of mirrored weights: all that it says, and its objects.
+
+    Raises
+    ------
+    ManifestError
+        It is broken, or lists nothing: a host that may not delete a manifest empties it.
+    """
+    data = _document(raw)
+    if data.get("kind") != "weights":
+        raise ManifestError(f"is of kind {data.get('kind')!r}, not 'weights'")
+    objects = _objects(data.get("objects"))
+    if unmarked := [item.path for item in objects if not item.sha256]:
+        raise ManifestError(f"has no sha256 of {unmarked[0]}")
+    return data, objects
+
+
+def _document(raw: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(raw)
+    except ValueError:
+        raise ManifestError("is not JSON") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else None
+        raise ManifestError(f"has format {found!r}, not {FORMAT}")
+    return data
 
 
 def _objects(listed: object) -> tuple[StoredObject, ...]:
@@ -91,9 +123,10 @@ def _objects(listed: object) -> tuple[StoredObject, ...]:
         size = item.get("size") if isinstance(item, dict) else None
         if not isinstance(path, str) or not path or type(size) is not int or size < 0 or path in found:
             raise ManifestError(f"lists an object without a proper path and size: {item!r:.200}")
-        found[path] = StoredObject(
-            path=path, size=size, sha256=str(item.get("sha256", "")), s3_checksum=str(item.get("s3_checksum", ""))
-        )
+        checksum = str(item.get("s3_checksum") or "")
+        if checksum and ":" not in checksum:
+            checksum = f"SHA256:{checksum}"  # as manifests were written before they named the algorithm
+        found[path] = StoredObject(path=path, size=size, sha256=str(item.get("sha256", "")), s3_checksum=checksum)
     if not found:
         raise ManifestError("lists no objects")
     return tuple(found.values())

@@ -84,9 +84,17 @@ class ArtifactPlace:
                 found.append(f"{item.path} has {size:,} bytes, the manifest says {item.size:,}")
         return tuple(found)
 
+    @cached_property
+    def unlisted(self) -> tuple[str, ...]:
+        """What lies there and is not in the manifest: SageMaker would load it with the rest."""
+        if self.manifest is None:
+            return ()
+        listed = {MANIFEST, *(item.path for item in self.manifest.objects)}
+        return tuple(sorted(path for path in self.sizes if path not in listed))
+
     @property
     def complete(self) -> bool:
-        """Whether the manifest is there and every object that it lists, with its size."""
+        """Whether the manifest is there and every object that it lists, with its size; `verify` looks closer."""
         return not self.problems
 
 

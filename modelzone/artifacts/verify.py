@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from modelzone.artifacts.manifest import StoredObject
-from modelzone.artifacts.store import ArtifactPlace
+from modelzone.artifacts.store import ArtifactPlace, s3_uri
 from modelzone.compiling.aws import aws_errors, code_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["Checked", "verify"]
+__all__ = ["Checked", "check_objects", "checksum_of", "verify"]
 
 _PARALLEL = 8
 _BLOCK = 1 << 20
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
+# S3 keeps one of them for each object.
+_CHECKSUMS = ("SHA256", "CRC64NVME", "CRC32C", "CRC32", "SHA1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +51,28 @@ def verify(
     """
     if place.manifest is None:
         return []
+    return check_objects(s3, place.bucket, place.prefix, place.manifest.objects, deep=deep, on_bytes=on_bytes)
+
+
+def check_objects(
+    s3: S3Client,
+    bucket: str,
+    prefix: str,
+    objects: Sequence[StoredObject],
+    *,
+    deep: bool = False,
+    on_bytes: Callable[[int], None] = lambda _: None,
+) -> list[Checked]:
+    """Compare the objects below a prefix with what a manifest says of them, in its order; see `verify`."""
     stop = threading.Event()
 
     def check(item: StoredObject) -> Checked:
-        with aws_errors(f"checking {place.uri}{item.path}"):
-            return _check(s3, place, item, deep=deep, on_bytes=on_bytes, stop=stop)
+        with aws_errors(f"checking {s3_uri(bucket, prefix)}{item.path}"):
+            return _check(s3, bucket, prefix + item.path, item, deep=deep, on_bytes=on_bytes, stop=stop)
 
     with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
         try:
-            return list(pool.map(check, place.manifest.objects))
+            return list(pool.map(check, objects))
         except BaseException:
             # Ctrl-C, or S3 refused: what is being read is left at its next block.
             stop.set()
@@ -67,16 +82,16 @@ def verify(
 
 def _check(
     s3: S3Client,
-    place: ArtifactPlace,
+    bucket: str,
+    key: str,
     item: StoredObject,
     *,
     deep: bool,
     on_bytes: Callable[[int], None],
     stop: threading.Event,
 ) -> Checked:
-    key = place.prefix + item.path
     try:
-        head = s3.head_object(Bucket=place.bucket, Key=key, ChecksumMode="ENABLED")
+        head = s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
     except ClientError as error:
         if code_of(error) not in _ABSENT:
             raise
@@ -89,17 +104,25 @@ def _check(
         by.append("metadata")
         if noted != item.sha256:
             problems.append(f"is marked sha256 {noted}, the manifest says {item.sha256}")
-    stored = head.get("ChecksumSHA256", "")
-    if stored and item.s3_checksum:
+    stored = checksum_of(head)
+    if item.s3_checksum:
         by.append("S3's checksum")
         if stored != item.s3_checksum:
-            problems.append(f"has S3's checksum {stored}, the manifest says {item.s3_checksum}")
+            problems.append(f"has S3's checksum {stored or 'unknown'}, the manifest says {item.s3_checksum}")
     if deep and not problems and item.sha256:
         by.append("content")
-        found = _hash(s3, place.bucket, key, on_bytes=on_bytes, stop=stop)
+        found = _hash(s3, bucket, key, on_bytes=on_bytes, stop=stop)
         if found != item.sha256:
             problems.append(f"holds sha256 {found}, the manifest says {item.sha256}")
     return Checked(path=item.path, size=item.size, by=tuple(by), problem="; ".join(problems))
+
+
+def checksum_of(answer: Mapping[str, Any]) -> str:
+    """Return the checksum that S3 told, as ``<ALGORITHM>:<value>``; "" when it told none."""
+    for algorithm in _CHECKSUMS:
+        if value := answer.get(f"Checksum{algorithm}"):
+            return f"{algorithm}:{value}"
+    return ""
 
 
 def _hash(s3: S3Client, bucket: str, key: str, *, on_bytes: Callable[[int], None], stop: threading.Event) -> str:

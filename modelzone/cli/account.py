@@ -49,6 +49,8 @@ class Account:
     ----------
     client
         Makes the boto3 client of a service.
+    transfers
+        Makes a client of S3 that is patient: an answer takes as long as S3 copies.
     interval
         Seconds between two looks at something that goes on.
     """
@@ -57,6 +59,7 @@ class Account:
     environment: str
     region: str
     client: Callable[[str], Any]
+    transfers: Callable[[], Any]
     profile: str | None
     endpoint_url: str | None
     local: bool
@@ -107,6 +110,7 @@ def open_account(
         environment=environment,
         region=region,
         client=_clients(region, profile=profile, endpoint_url=endpoint_url, local=local),
+        transfers=lambda: _transfers(region, profile=profile, endpoint_url=endpoint_url, local=local),
         profile=profile,
         endpoint_url=endpoint_url,
         local=local,
@@ -119,12 +123,7 @@ def _clients(region: str, *, profile: str | None, endpoint_url: str | None, loca
 
     from modelzone.doctor.preflight import aws_clients  # noqa: PLC0415
 
-    given: dict[str, Any] = {"profile": profile, "endpoint_url": endpoint_url}
-    if local:
-        from modelzone.local.workspace import ACCOUNT  # noqa: PLC0415
-
-        # The emulator takes any secret; the key id is the account.
-        given |= {"aws_access_key_id": ACCOUNT, "aws_secret_access_key": "embedded"}
+    given: dict[str, Any] = {"profile": profile, "endpoint_url": endpoint_url, **_keys(local=local)}
     try:
         make = aws_clients(region, **{name: value for name, value in given.items() if value})
     except BotoCoreError as error:
@@ -140,6 +139,35 @@ def _clients(region: str, *, profile: str | None, endpoint_url: str | None, loca
         return made[service]
 
     return client
+
+
+def _keys(*, local: bool) -> dict[str, str]:
+    if not local:
+        return {}
+    from modelzone.local.workspace import ACCOUNT  # noqa: PLC0415
+
+    # The emulator takes any secret; the key id is the account.
+    return {"aws_access_key_id": ACCOUNT, "aws_secret_access_key": "embedded"}
+
+
+def _transfers(region: str, *, profile: str | None, endpoint_url: str | None, local: bool) -> Any:
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    from modelzone.artifacts.copy import COPIES  # noqa: PLC0415
+
+    config = Config(
+        connect_timeout=5,
+        read_timeout=600,
+        max_pool_connections=COPIES,
+        retries={"mode": "standard", "total_max_attempts": 6},
+    )
+    try:
+        create: Any = boto3.session.Session(region_name=region, profile_name=profile).client
+        return create("s3", config=config, endpoint_url=endpoint_url, **_keys(local=local))
+    except (BotoCoreError, ValueError) as error:
+        raise ModelzoneError(str(error)) from None
 
 
 def _local_url(root: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from modelzone.compiling.snapshot import Snapshot
 
 __all__ = ["ProgressView", "progress_view"]
+
+# As Rich has them.
+_DUMB = {"dumb", "unknown"}
 
 
 class ProgressView:
@@ -71,11 +75,10 @@ def drawing(snapshot: Snapshot) -> Any:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from modelzone.compiling.text import duration, host_text, progress_text, step_rows, usd_text  # noqa: PLC0415
+    from modelzone.compiling.text import clean, duration, host_text, progress_text, step_rows, usd_text  # noqa: PLC0415
 
     execution, job = snapshot.execution, snapshot.job
-    status = execution.status.lower().replace("_", " ")
-    parts: list[Any] = [Text(f"{execution.name}  {status}, {duration(snapshot.seconds)}", style="bold")]
+    parts: list[Any] = [Text(f"{execution.name}  {execution.word}, {duration(snapshot.seconds)}", style="bold")]
     steps = Table.grid(padding=(0, 2, 0, 0))
     steps.add_column(no_wrap=True)
     steps.add_column(no_wrap=True)
@@ -89,11 +92,17 @@ def drawing(snapshot: Snapshot) -> Any:
             parts.append(ProgressBar(total=100.0, completed=job.percent, width=50))
         if said := progress_text(job):
             parts.append(Text(said))
+    if snapshot.waiting:
+        parts.append(Text(f"tries again: {clean(snapshot.waiting)}"))
     facts = [("host", host_text(snapshot.host) if snapshot.host else ""), ("cost", usd_text(snapshot))]
     parts += [Text(f"{name}  {value}") for name, value in facts if value]
     return Group(*parts)
 
 
 def progress_view(*, apart: bool) -> ProgressView:
-    """A view that suits where the output goes; with `apart` it goes to stderr, because stdout is for JSON."""
-    return LiveView() if sys.stdout.isatty() and not apart else ProgressView(apart=apart)
+    """A view that suits where the output goes; with `apart` it goes to stderr, because stdout is for JSON.
+
+    Who wants no colours, or has a terminal that cannot move its cursor, gets lines.
+    """
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "").lower() in _DUMB
+    return LiveView() if sys.stdout.isatty() and not apart and not plain else ProgressView(apart=apart)

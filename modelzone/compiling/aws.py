@@ -25,7 +25,15 @@ from botocore.exceptions import (
 
 from modelzone.errors import ModelzoneError
 
-__all__ = ["UnreachableError", "aws_errors", "code_of", "environments_in", "stack_outputs", "stack_outputs_or_none"]
+__all__ = [
+    "UnreachableError",
+    "aws_errors",
+    "code_of",
+    "environments_in",
+    "stack_outputs",
+    "stack_outputs_or_none",
+    "stack_resources",
+]
 
 _SIGN_IN = "sign in (aws sso login), or name a profile with --profile; for the embedded AWS add --local"
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, TokenRetrievalError, UnauthorizedSSOTokenError)
@@ -92,6 +100,18 @@ def stack_outputs_or_none(cloudformation: Any, name: str) -> dict[str, str] | No
                 return None
             raise
     return {row["OutputKey"]: row["OutputValue"] for row in stack.get("Outputs", ())}
+
+
+def stack_resources(cloudformation: Any, name: str, *, kind: str) -> dict[str, str]:
+    """Physical ids of a stack's resources of a kind, by their logical ids."""
+    with aws_errors(f"reading the resources of stack {name}"):
+        pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
+        return {
+            row["LogicalResourceId"]: row.get("PhysicalResourceId", "")
+            for page in pages
+            for row in page["StackResourceSummaries"]
+            if row["ResourceType"] == kind
+        }
 
 
 def stack_outputs(cloudformation: Any, *, environment: str, suffix: str, needed: tuple[str, ...]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -19,7 +19,10 @@ __all__ = ["Execution", "Machine", "execution_name"]
 
 _NAME = re.compile(r"(?P<deployment>.+)-(?P<key>[0-9a-f]{20})-(?P<time>\d{14})")
 _LONGEST_NAME = 80
+# Without the hyphens, the key and the time.
+_LONGEST_DEPLOYMENT = _LONGEST_NAME - 36
 _RUNNING = {"RUNNING", "PENDING_REDRIVE"}
+_WORDS = {"ABORTED": "cancelled"}
 
 
 def execution_name(deployment: str, key: str, now: datetime) -> str:
@@ -66,10 +69,28 @@ class Execution:
         match = _NAME.fullmatch(self.name)
         return match["key"] if match else ""
 
+    def is_of(self, deployment: str) -> bool:
+        """Whether it compiles this deployment; of a long name the execution's has the beginning."""
+        return self.deployment == deployment or (bool(self.key) and self.deployment == deployment[:_LONGEST_DEPLOYMENT])
+
+    def seconds(self, now: datetime) -> float:
+        """How long it has run."""
+        return ((self.stopped or now) - self.started).total_seconds()
+
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return self.status in _RUNNING
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether it only mirrors the weights, when it was described."""
+        return self.given.get("weights_only") is True
+
+    @property
+    def word(self) -> str:
+        """`status` as this program calls it: running, succeeded, failed, timed out, cancelled."""
+        return _WORDS.get(self.status, self.status.lower().replace("_", " "))
 
     @property
     def failure(self) -> str:
@@ -116,10 +137,21 @@ class Machine:
             try:
                 answer = self._client.start_execution(stateMachineArn=self.arn, name=name, input=json.dumps(given))
             except ClientError as error:
-                # Somebody started the same within this second.
-                if code_of(error) != "ExecutionAlreadyExists" or (same := self._with_key(key)) is None:
+                if code_of(error) != "ExecutionAlreadyExists":
                     raise
-                return same
+                # Somebody started the same within this second, or its weights alone.
+                same = self.named(name)
+                if same.weights_only == weights_only:
+                    return same
+                later = now + timedelta(seconds=1)
+                return self.start(
+                    deployment=deployment,
+                    key=key,
+                    facts=facts,
+                    weights_only=weights_only,
+                    requested_by=requested_by,
+                    now=later,
+                )
         return Execution(
             arn=answer["executionArn"], name=name, status="RUNNING", started=answer["startDate"], given=given
         )
@@ -128,11 +160,29 @@ class Machine:
         """All that run, youngest first."""
         return list(self._list("RUNNING"))
 
+    def find(self, key: str, *, weights_only: bool) -> tuple[Execution | None, Execution | None]:
+        """The oldest one that runs and makes an artifact, and the oldest that only mirrors its weights.
+
+        Both have the same name; with `weights_only` the first will do if there is none of the second.
+        """
+        full = mirror = None
+        for row in sorted((row for row in self.running() if row.key == key), key=lambda row: (row.started, row.name)):
+            found = self.describe(row.arn)
+            if found.running and found.weights_only:
+                mirror = mirror or found
+            elif found.running:
+                full = full or found
+        return (mirror or full if weights_only else full), mirror
+
+    def all(self, deployment: str | None = None) -> list[Execution]:
+        """All that Step Functions still knows, youngest first."""
+        return [execution for execution in self._list() if deployment is None or execution.is_of(deployment)]
+
     def latest(self, deployment: str) -> Execution | None:
         """The one of a deployment that runs, or else its last one."""
         found = None
         for execution in self._list():
-            if execution.deployment == deployment:
+            if execution.is_of(deployment):
                 if execution.running:
                     return execution
                 found = found or execution
@@ -149,8 +199,22 @@ class Machine:
         return found
 
     def named(self, name: str) -> Execution:
-        """One by its name."""
-        return self.describe(f"{self.arn.replace(':stateMachine:', ':execution:', 1)}:{name}")
+        """One by its name.
+
+        Raises
+        ------
+        ModelzoneError
+            There is none.
+        """
+        arn = f"{self.arn.replace(':stateMachine:', ':execution:', 1)}:{name}"
+        try:
+            return self.describe(arn)
+        except ModelzoneError as error:
+            if "ExecutionDoesNotExist" not in str(error):
+                raise
+            raise ModelzoneError(
+                f"there is no compilation {name!r}\n  fix: modelzone compile status --all lists them"
+            ) from None
 
     def describe(self, arn: str) -> Execution:
         """One with its input and its result."""
@@ -177,6 +241,22 @@ class Machine:
                 # It ended since it was found.
                 if self.describe(execution.arn).running:
                     raise
+
+    def first_events(self, execution: Execution) -> list[dict[str, Any]]:
+        """The oldest events of an execution with what was passed, those of its first host among them."""
+        with aws_errors(f"reading the history of compilation {execution.name}"):
+            answer = self._client.get_execution_history(
+                executionArn=execution.arn, maxResults=200, includeExecutionData=True
+            )
+        return list(answer["events"])
+
+    def event(self, execution: Execution, number: int) -> dict[str, Any]:
+        """One of the last events with all that it says; empty when it is not among them."""
+        with aws_errors(f"reading the history of compilation {execution.name}"):
+            answer = self._client.get_execution_history(
+                executionArn=execution.arn, reverseOrder=True, maxResults=20, includeExecutionData=True
+            )
+        return next((event for event in answer["events"] if event["id"] == number), {})
 
     def events(self, execution: Execution, *, after: int = 0, data: bool = False) -> list[dict[str, Any]]:
         """Events of an execution that are younger than event `after`, oldest first."""
@@ -211,9 +291,6 @@ class Machine:
                 "  fix: wait until it has ended, or stop it"
             )
         return artifact_key({**planned, **{name: str(value) for name, value in changes.items()}})
-
-    def _with_key(self, key: str) -> Execution | None:
-        return next((execution for execution in self._list("RUNNING") if execution.key == key), None)
 
     def _list(self, status: str | None = None) -> Iterator[Execution]:
         asked: dict[str, Any] = {"statusFilter": status} if status else {}

@@ -41,15 +41,15 @@ __all__ = [
 ]
 
 GONE = {"terminated", "shutting-down"}
-# In these another zone or type may do better; everything else fails everywhere.
-_NO_CAPACITY = {
-    "InsufficientInstanceCapacity",
+# In these another zone or type may do better; everything else fails everywhere. Those of the compile steps.
+NO_CAPACITY = {
+    "InsufficientFreeAddressesInSubnet",
     "InsufficientHostCapacity",
-    "InsufficientCapacity",
-    "InstanceLimitExceeded",
-    "Unsupported",
-    "UnsupportedOperation",
+    "InsufficientInstanceCapacity",
+    "InsufficientReservedInstanceCapacity",
     "MaxSpotInstanceCountExceeded",
+    "SpotMaxPriceTooLow",
+    "Unsupported",
     "VcpuLimitExceeded",
 }
 _ENDED_AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")
@@ -189,7 +189,7 @@ def start_debug_host(
                 try:
                     answer = ec2.run_instances(MinCount=1, MaxCount=1, **asked)
                 except ClientError as error:
-                    if code_of(error) not in _NO_CAPACITY:
+                    if code_of(error) not in NO_CAPACITY:
                         raise
                     refused.append(f"{instance_type} in {subnet}: {code_of(error)}")
                     continue

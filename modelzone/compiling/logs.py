@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -16,7 +16,9 @@ from modelzone.compiling.text import clean, duration, size
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
 
-__all__ = ["JobLog", "LogLine", "command_ids", "readable"]
+    from modelzone.compiling.executions import Execution
+
+__all__ = ["JobLog", "LogLine", "command_ids", "readable", "step_lines"]
 
 _KNOWN = {"time", "event", "step", "seconds", "percent", "bytes", "total_bytes", "rate", "seconds_left"}
 
@@ -101,6 +103,29 @@ class JobLog:
             if token == self._tokens.get(stream):
                 return
             self._tokens[stream] = token
+
+
+def step_lines(client: CloudWatchLogsClient, group: str, execution: Execution) -> list[LogLine]:
+    """What the steps of the state machine said of an execution, in its time and a minute after."""
+    end = (execution.stopped or datetime.now(UTC)) + timedelta(minutes=1)
+    with aws_errors(f"reading log group {group}"):
+        try:
+            pages: Any = client.get_paginator("filter_log_events").paginate(
+                logGroupName=group,
+                startTime=int(execution.started.timestamp() * 1000),
+                endTime=int(end.timestamp() * 1000),
+                filterPattern=f'"{execution.name}"',
+            )
+            return [
+                LogLine(when=datetime.fromtimestamp(row["timestamp"] / 1000, UTC), stream="steps", text=text)
+                for page in pages
+                for row in page["events"]
+                for text in row.get("message", "").splitlines()
+            ]
+        except ClientError as error:
+            if code_of(error) == "ResourceNotFoundException":
+                return []
+            raise
 
 
 def readable(line: LogLine) -> str:

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
-from modelzone.artifacts.key import artifact_key, artifact_prefix
-from modelzone.artifacts.manifest import MANIFEST
+from modelzone.artifacts.copy import of_weights
+from modelzone.artifacts.key import artifact_key, artifact_prefix, weights_prefix
 from modelzone.artifacts.registry import Order
 from modelzone.artifacts.store import s3_uri
-from modelzone.compiling.aws import aws_errors, code_of
+from modelzone.artifacts.verify import check_objects
 from modelzone.errors import ModelzoneError
 from modelzone.prices import instance_price
 
@@ -30,7 +28,9 @@ MODEL_FIELDS: Mapping[str, tuple[str, str]] = {
     "model_id": (r"[\w.-]+/[\w.-]+", "a hub id like org/name"),
     "model_revision": (r"[0-9a-f]{40}", "a commit of the hub, 40 hexadecimal digits"),
 }
-_ABSENT = {"404", "NoSuchKey", "NotFound"}
+# How long a host may last beyond the hours of one compilation: its end leaves an hour for waiting for capacity, and
+# what ends hosts looks every half hour.
+_BEYOND_HOURS = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class Request:
         In the order in which they are tried.
     usd_per_hour
         On-demand price of the first of them; None when unknown.
+    dearest_usd_per_hour
+        Of the dearest of them, likewise.
     """
 
     order: Order
@@ -55,6 +57,7 @@ class Request:
     weights_only: bool
     instance_types: tuple[str, ...]
     usd_per_hour: float | None
+    dearest_usd_per_hour: float | None
 
     @property
     def key(self) -> str:
@@ -69,8 +72,7 @@ class Request:
     @property
     def weights_prefix(self) -> str:
         """Where the mirror of the weights lies."""
-        slug = self.facts["model_id"].lower().replace("/", "--")
-        return f"weights/{slug}/{self.facts['model_revision']}/"
+        return weights_prefix(self.facts["model_id"], self.facts["model_revision"])
 
     @property
     def uri(self) -> str:
@@ -87,16 +89,31 @@ class Request:
         """How long it may take."""
         return int(self.order.data.get("max_hours", 0))
 
+    @property
+    def most_hours(self) -> float:
+        """How long its host can last, whatever happens to it."""
+        return self.max_hours + _BEYOND_HOURS
 
-def check_order(order: Order | None, plan: DeploymentPlan) -> Order:
-    """The order, if it is for the artifact that is planned here.
+    @property
+    def most_usd(self) -> float | None:
+        """What the dearest host costs for as long as it can last; None when a price is unknown."""
+        return None if self.dearest_usd_per_hour is None else self.dearest_usd_per_hour * self.most_hours
+
+
+def check_order(order: Order | None, plan: DeploymentPlan, *, context: str = "") -> Order:
+    """The order, if it can make the artifact that is planned here: numbers and model may differ, an execution has them.
+
+    Parameters
+    ----------
+    context
+        Options of the CDK that the plan was made with, for the command that deploys it.
 
     Raises
     ------
     ModelzoneError
-        There is none, or the compile stack was deployed from other settings.
+        There is none, or the compile stack was deployed from settings that differ otherwise.
     """
-    deploy = f"cdk deploy CompileStack -c environment={plan.environment}"
+    deploy = f"cdk deploy CompileStack -c environment={plan.environment}{context}"
     if order is None:
         raise ModelzoneError(
             f"the compile stack of {plan.environment} knows no deployment {plan.name}: it was deployed before that was "
@@ -106,7 +123,7 @@ def check_order(order: Order | None, plan: DeploymentPlan) -> Order:
     wrong = [
         f"{name} {order.facts.get(name)!r} there, {planned.get(name)!r} here"
         for name in sorted({*planned, *order.facts})
-        if order.facts.get(name) != planned.get(name)
+        if order.facts.get(name) != planned.get(name) and name not in {*PLANNED_FIELDS, *MODEL_FIELDS}
     ]
     if wrong:
         raise ModelzoneError(
@@ -117,8 +134,12 @@ def check_order(order: Order | None, plan: DeploymentPlan) -> Order:
 
 
 def other_differences(order: Order, environment: EnvironmentPlan, plan: DeploymentPlan) -> Iterator[str]:
-    """What else the compile stack would do differently from what is planned here; the artifact is the same."""
+    """What the compile stack would do differently from what is planned here; the artifact is what is planned here."""
     settings, ordered = environment.environment.compile, order.data
+    planned = plan.facts.as_dict()
+    for name in (*PLANNED_FIELDS, *MODEL_FIELDS):
+        if order.facts.get(name) != planned.get(name):
+            yield f"the compile stack orders {name} {order.facts.get(name)}; {planned.get(name)} is compiled, as here"
     pairs: tuple[tuple[str, Any, Any], ...] = (
         ("purchase", ordered.get("purchase"), settings.purchase),
         ("max_hours", ordered.get("max_hours"), settings.max_hours),
@@ -173,28 +194,25 @@ def request(
             f"{', '.join(choice['instance_type'] for choice in choices)}\n"
             "  fix: plan it in the environment file, and deploy CompileStack"
         )
-    price = instance_price(types[0], region=region)
+    prices = [price.usd if (price := instance_price(name, region=region)) else None for name in types]
+    known = [price for price in prices if price is not None]
     return Request(
         order=order,
         facts=facts,
         changes={name: value for name, value in facts.items() if ordered.get(name) != value},
         weights_only=weights_only,
         instance_types=tuple(types),
-        usd_per_hour=price.usd if price else None,
+        usd_per_hour=prices[0],
+        dearest_usd_per_hour=max(known) if len(known) == len(prices) else None,
     )
 
 
 def mirror_exists(s3: S3Client, wanted: Request) -> bool:
-    """Whether the weights are mirrored completely: their manifest is written last."""
-    key = wanted.weights_prefix + MANIFEST
-    with aws_errors(f"looking for {s3_uri(wanted.order.bucket, key)}"):
-        try:
-            s3.head_object(Bucket=wanted.order.bucket, Key=key)
-        except ClientError as error:
-            if code_of(error) in _ABSENT:
-                return False
-            raise
-    return True
+    """Whether the weights are mirrored completely: their manifest lists objects, and those are there as it says."""
+    mirror = of_weights(s3, wanted.order.bucket, wanted.weights_prefix)
+    if mirror is None:
+        return False
+    return not any(item.problem for item in check_objects(s3, mirror.bucket, mirror.prefix, mirror.objects))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

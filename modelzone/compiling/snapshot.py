@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 from modelzone.compiling.aws import UnreachableError, aws_errors
 from modelzone.compiling.executions import Execution, Machine
 from modelzone.compiling.hosts import Host, hosts_of_execution, usd_so_far
+from modelzone.prices import instance_price
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ssm import SSMClient
 
-__all__ = ["STEPS", "JobProgress", "Snapshot", "StepTime", "Watch", "follow", "step_times"]
+__all__ = ["STEPS", "JobProgress", "Snapshot", "StepTime", "Watch", "follow", "host_seconds", "step_times"]
 
 # Of the state machine, in its order.
 STEPS = ("look", "start-host", "wait-for-agent", "run", "follow", "verify", "register", "stop-host", "notify")
-# In these the job runs on the host, and has steps of its own.
-_ON_HOST = {"run", "follow"}
 _PATIENCE_SECONDS = 600.0
 
 
@@ -64,7 +63,13 @@ class Snapshot:
     hosts
         All of its hosts that EC2 still knows; the last one is the present one.
     usd
-        Cost of its hosts until now at on-demand prices; None when unknown.
+        Cost of its hosts until now at on-demand prices; None when there was none, or its price is unknown.
+    unpriced
+        Type of its host, where its price is unknown.
+    roughly
+        Whether the times of the machine were counted: EC2 forgets hosts that ended.
+    waiting
+        Why the step is tried again; empty where it is not.
     """
 
     execution: Execution
@@ -73,11 +78,14 @@ class Snapshot:
     job: JobProgress | None
     hosts: tuple[Host, ...]
     usd: float | None
+    unpriced: str = ""
+    roughly: bool = False
+    waiting: str = ""
 
     @property
     def seconds(self) -> float:
         """How long it has run."""
-        return ((self.execution.stopped or self.now) - self.execution.started).total_seconds()
+        return self.execution.seconds(self.now)
 
     @property
     def step(self) -> str:
@@ -97,8 +105,9 @@ class Snapshot:
             "execution": execution.name,
             "deployment": execution.deployment,
             "key": execution.key,
-            "status": execution.status.lower(),
+            "status": execution.word.replace(" ", "_"),
             "step": self.step or None,
+            "waiting": self.waiting or None,
             "started": _iso(execution.started),
             "stopped": _iso(execution.stopped) if execution.stopped else None,
             "seconds": round(self.seconds, 1),
@@ -150,26 +159,113 @@ class Watch:
         self._parameter = f"/modelzone/{environment}/compile/progress/{execution.key}" if execution.key else ""
         self._region = region
         self._events: list[tuple[datetime, str]] = []
+        self._exits: list[tuple[datetime, str]] = []
+        self._refused: Mapping[str, Any] = {}
+        self._type: str | None = None
         self._last_event = 0
 
     def look(self, now: datetime | None = None) -> Snapshot:
         """How far it is now."""
         execution = self._machine.describe(self._execution.arn)
         for event in self._machine.events(execution, after=self._last_event):
-            self._last_event = max(self._last_event, event["id"])
-            if name := event.get("stateEnteredEventDetails", {}).get("name"):
-                self._events.append((event["timestamp"], name))
+            self._note(event)
         now = now or datetime.now(UTC)
         hosts = hosts_of_execution(self._ec2, execution.name)
         job = read_progress(self._ssm, self._parameter, since=execution.started) if self._parameter else None
+        usd, unpriced, roughly = self._cost(execution, hosts, now)
         return Snapshot(
             execution=execution,
             now=now,
             steps=step_times(self._events, job, ended=execution.stopped, failed=bool(execution.failure), now=now),
             job=job,
             hosts=tuple(hosts),
-            usd=usd_so_far(hosts, region=self._region, now=now),
+            usd=usd,
+            unpriced=unpriced,
+            roughly=roughly,
+            waiting=self._why(execution),
         )
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        self._last_event = max(self._last_event, event["id"])
+        entered, left = event.get("stateEnteredEventDetails"), event.get("stateExitedEventDetails")
+        if entered:
+            self._events.append((event["timestamp"], entered["name"]))
+        if left:
+            self._exits.append((event["timestamp"], left["name"]))
+        if entered or left:
+            self._refused = {}
+        elif _failure_of(event) is not None:
+            self._refused = event
+
+    def _why(self, execution: Execution) -> str:
+        """What the step's last try said, while the machine waits for the next."""
+        if not (self._refused and execution.running):
+            return ""
+        said = _words(self._refused)
+        if not said:
+            # Listed without what was passed, which this may count as.
+            self._refused = self._machine.event(execution, self._refused["id"]) or self._refused
+            said = _words(self._refused)
+        return said or "the last try failed"
+
+    def _cost(self, execution: Execution, hosts: Sequence[Host], now: datetime) -> tuple[float | None, str, bool]:
+        """Dollars, the type that has no price, and whether the machine's times were counted."""
+        usd = usd_so_far(hosts, region=self._region, now=now)
+        if usd is not None:
+            return usd, "", False
+        seconds = host_seconds(self._exits, ended=execution.stopped or now)
+        name = hosts[-1].instance_type if hosts else ""
+        if not name and seconds:
+            name = self._type = self._type_of(execution) if self._type is None else self._type
+        if not name:
+            return None, "", False
+        price = instance_price(name, region=self._region)
+        return (price.usd * seconds / 3600, "", True) if price else (None, name, False)
+
+    def _type_of(self, execution: Execution) -> str:
+        """The type of a host that EC2 has forgotten, from the result or from what the machine passed on."""
+        host = execution.output.get("host")
+        if isinstance(host, dict):
+            return str(host.get("instance_type") or "")
+        for event in self._machine.first_events(execution):
+            details = event.get("stateExitedEventDetails", {})
+            if _step(details.get("name", "")) == "start-host":
+                try:
+                    host = json.loads(details.get("output", "")).get("host") or {}
+                    return str(host.get("instance_type") or "")
+                except (ValueError, AttributeError):
+                    return ""
+        return ""
+
+
+def host_seconds(left: Sequence[tuple[datetime, str]], *, ended: datetime) -> float:
+    """How long there was a host, by when the state machine left which state."""
+    total, since = 0.0, None
+    for when, name in left:
+        step = _step(name)
+        if step == "start-host":
+            since = since or when
+        elif step == "stop-host" and since:
+            total, since = total + (when - since).total_seconds(), None
+    return total + (max(0.0, (ended - since).total_seconds()) if since else 0.0)
+
+
+def _failure_of(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if event.get("type") not in {"TaskFailed", "LambdaFunctionFailed"}:
+        return None
+    return event.get("taskFailedEventDetails") or event.get("lambdaFunctionFailedEventDetails") or {}
+
+
+def _words(event: Mapping[str, Any]) -> str:
+    """What a function said when it failed: Lambda has it as JSON."""
+    details = _failure_of(event) or {}
+    cause = str(details.get("cause") or "")
+    try:
+        found = json.loads(cause)
+    except ValueError:
+        found = None
+    said = found.get("errorMessage") if isinstance(found, dict) else cause
+    return " ".join(str(said or details.get("error") or "").split())
 
 
 def step_times(

@@ -86,8 +86,10 @@ def progress_text(job: JobProgress) -> str:
 def usd_text(snapshot: Snapshot) -> str:
     """What it has cost until now."""
     if snapshot.usd is None:
-        return "unknown" if snapshot.hosts else ""
+        return f"unknown, no price of {snapshot.unpriced}" if snapshot.unpriced else ""
     spot = any(host.purchase == "spot" for host in snapshot.hosts)
+    if snapshot.roughly:
+        return f"about {snapshot.usd:,.2f} USD at the on-demand price, by the times of the steps"
     # A cent more or less is not known either: volumes and minutes of start are left out.
     return f"{'less than ' if spot else ''}{snapshot.usd:,.2f} USD at the on-demand price"
 
@@ -106,12 +108,14 @@ def facts_of(snapshot: Snapshot) -> list[tuple[str, str]]:
     execution, host = snapshot.execution, snapshot.host
     facts = [
         ("compilation", execution.name),
-        ("status", execution.status.lower().replace("_", " ")),
+        ("status", execution.word),
         ("started", f"{execution.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {_ran(snapshot)}"),
     ]
     if snapshot.step:
         job = progress_text(snapshot.job) if snapshot.job and snapshot.job.state == "running" else ""
         facts.append(("step", f"{snapshot.step}{': ' if job else ''}{job}"))
+    if snapshot.waiting:
+        facts.append(("tries again", clean(snapshot.waiting)))
     if host:
         facts.append(("host", host_text(host)))
     if cost := usd_text(snapshot):
@@ -135,19 +139,22 @@ def marks_of(snapshot: Snapshot) -> tuple[object, ...]:
         snapshot.step,
         None if job is None or job.percent is None else int(job.percent),
         job and job.message,
+        snapshot.waiting,
         host and (host.instance_id, host.gone),
     )
 
 
 def line_of(snapshot: Snapshot) -> str:
     """One line for logs and pipes."""
-    parts = [f"{snapshot.now.astimezone(UTC):%H:%M:%S}", snapshot.step or snapshot.execution.status.lower()]
+    parts = [f"{snapshot.now.astimezone(UTC):%H:%M:%S}", snapshot.step or snapshot.execution.word]
     job = snapshot.job
     if snapshot.step and job and job.state == "running" and (said := progress_text(job)):
         parts.append(said)
+    if snapshot.waiting:
+        parts.append(f"tries again: {clean(snapshot.waiting)}")
     if snapshot.host:
         parts.append(host_text(snapshot.host))
     parts.append(f"after {duration(snapshot.seconds)}")
     if cost := usd_text(snapshot):
-        parts.append(cost)
+        parts.append(cost if snapshot.usd is not None else f"cost {cost}")
     return "  ".join(parts)

@@ -30,27 +30,29 @@ from typing import Any, Literal
 import psutil
 from botocore.exceptions import ClientError
 
-from modelzone.artifacts import artifact_key, artifact_prefix
+from modelzone.artifacts import artifact_key, artifact_prefix, weights_prefix
 from modelzone.compiling.executions import Execution, Machine
 from modelzone.errors import ModelzoneError
 from modelzone.hosts import EXECUTION_TAG
 from modelzone.local.main_job import Embedded
 
-__all__ = ["Drill", "DrillReport", "Kill", "spot_hosts"]
+__all__ = ["PLACES", "Drill", "DrillReport", "Kill", "spot_hosts"]
 
 Kind = Literal["kill", "terminate", "spot", "host-gone", "cancel"]
-KINDS: tuple[Kind, ...] = ("kill", "terminate", "spot", "host-gone", "cancel")
 # States of the machine and, while the job runs, the job's own steps: what kills aim at in turn.
-PLACES = (
-    "Look", "StartHost", "WaitForAgent", "Run",
-    "job:image", "job:weights", "job:export", "job:verify", "job:publish",
-    "Verify", "Register", "StopHost", "Notify",
-)  # fmt: skip
-_POLL_S = 0.05
+# States of the machine and, while the job runs, the job's own steps. Each is aimed at until it was hit.
+_IN_MACHINE = ("Look", "StartHost", "WaitForAgent", "Run", "Verify", "Register", "StopHost", "Notify")
+# Not job:verify: on the small model it takes milliseconds, which only random moments hit.
+_IN_STEPS = ("job:image", "job:weights", "job:export", "job:publish")
+PLACES = (*_IN_STEPS, *_IN_MACHINE)
+# What can be done to a job, and what to the machine around it.
+_TO_JOB: tuple[Kind, ...] = ("kill", "terminate", "spot", "host-gone", "cancel")
+_TO_MACHINE: tuple[Kind, ...] = ("cancel", "cancel", "host-gone")
+_POLL_S = 0.02
 _LONGEST_S = 180.0
 _HOSTS_GONE_S = 20.0
 _MESSAGE = re.compile(r"step '[a-z-]+' failed: [^\n]+")
-_IN_JOB = {"Follow", "JobPause", "HasJobEnded"}
+_WHILE_JOB = {"Follow", "JobPause", "HasJobEnded"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +86,14 @@ class DrillReport:
             "artifacts": self.artifacts,
             "too_late": self.too_late,
             "seconds": round(self.seconds, 1),
+            "not_hit": self.not_hit,
             "violations": self.violations,
         }
+
+    @property
+    def not_hit(self) -> list[str]:
+        """Places that no kill hit."""
+        return [place for place in PLACES if place not in {kill.place for kill in self.kills}]
 
 
 @contextlib.contextmanager
@@ -115,13 +123,12 @@ class Drill:
     def __init__(self, embedded: Embedded, *, deployment: str, seed: int, slow_seconds: float = 0.3) -> None:
         self._embedded = embedded
         self._plan = next(plan for plan in embedded.plan.deployments if plan.name == deployment)
+        self._place_seen = ""
         self._random = random.Random(seed)  # noqa: S311 - moments, no secrets
         self._slow_seconds = slow_seconds
         self._machine = Machine(embedded.client("stepfunctions"), embedded.outputs("compile")["StateMachineArn"])
         self._s3 = embedded.client("s3")
         self._bucket = embedded.outputs("model-store")["ModelBucketName"]
-        self._places = list(PLACES)
-        self._random.shuffle(self._places)
         self._typical_s = 6.0
 
     def run(self, kills: int, *, tell: Callable[[str], None]) -> DrillReport:
@@ -150,20 +157,23 @@ class Drill:
         for _ in range(60):
             report.attempts += 1
             execution = self._start(artifact_key(facts), revision)
-            kill = self._attack(execution, last=len(report.kills) >= kills, report=report)
+            kind = None if len(report.kills) >= kills else self._attack(execution, report)
             ended = self._await_end(execution)
             self._embedded.set_faults({"slow_seconds": self._slow_seconds})
             found = traces.look(ended)
             report.violations += found
-            if kill is not None:
-                report.kills.append(Kill(kind=kill[0], place=kill[1], outcome=ended.status))
-                hit = f"{kill[0]} at {kill[1]}"
+            if kind is not None:
+                # A cancelled execution's history knows better where it was than whoever cancelled it.
+                place = (self._last_state(ended) if ended.status == "ABORTED" else None) or self._place_seen
+                report.kills.append(Kill(kind=kind, place=place, outcome=ended.status))
+                hit = f"{kind} at {place}"
                 tell(f"{len(report.kills):3}/{kills} {hit:<28} {ended.status:<9} {'; '.join(found) or 'ok'}")
             if ended.status == "SUCCEEDED":
                 report.artifacts += 1
                 report.violations += traces.final()
+                traces.remove()
                 return
-            if kill is None:
+            if kind is None:
                 raise ModelzoneError(f"an attempt that nobody killed failed: {ended.failure}")
         raise ModelzoneError(f"artifact {artifact_key(facts)} was not published in 60 attempts")
 
@@ -180,25 +190,34 @@ class Drill:
             now=datetime.now(UTC),
         )
 
-    def _attack(self, execution: Execution, *, last: bool, report: DrillReport) -> tuple[Kind, str] | None:
-        """Kill an attempt once; None when it ended before, or is to succeed."""
-        if last:
-            return None
-        kind = self._random.choice(KINDS)
+    def _attack(self, execution: Execution, report: DrillReport) -> Kind | None:
+        """Kill an attempt once; None when it ended before."""
         started = time.monotonic()
-        if self._random.random() < 0.6:  # noqa: PLR2004
-            aimed = self._places[report.attempts % len(self._places)]
+        left = report.not_hit
+        if left and report.attempts % 3:
+            # In turn, so that one that is hard to hit does not keep the others waiting.
+            aimed = left[report.attempts % len(left)]
             reached = self._await_place(execution, aimed)
-            time.sleep(self._random.uniform(0.0, self._slow_seconds))
+            if aimed in _IN_STEPS:
+                time.sleep(self._random.uniform(0.0, self._slow_seconds))
         else:
             reached = True
             time.sleep(self._random.uniform(0.0, self._typical_s))
-        place = self._place(execution)
-        if not reached or place is None or not self._machine.describe(execution.arn).running:
+        place = self._place(execution) if reached else None
+        if place is None:
             self._typical_s = 0.8 * self._typical_s + 0.2 * (time.monotonic() - started)
             report.too_late += 1
             return None
-        return self._kill(kind, execution), place
+        self._place_seen = place
+        at_job = place.startswith("job:") or place in _WHILE_JOB
+        return self._kill(self._random.choice(_TO_JOB if at_job else _TO_MACHINE), execution)
+
+    def _last_state(self, execution: Execution) -> str | None:
+        entered = None
+        for event in self._machine.events(execution):
+            if event["type"].endswith("StateEntered"):
+                entered = event["stateEnteredEventDetails"]["name"]
+        return None if entered in _WHILE_JOB else entered
 
     def _kill(self, kind: Kind, execution: Execution) -> Kind:
         """Where there is no job yet, or no longer, the execution is cancelled instead."""
@@ -239,7 +258,7 @@ class Drill:
                 return None
             if event["type"].endswith("StateEntered"):
                 entered = event["stateEnteredEventDetails"]["name"]
-        if entered in _IN_JOB:
+        if entered in _WHILE_JOB:
             step = self._job_step(execution.key)
             return f"job:{step}" if step else entered
         return entered or "Look"
@@ -300,6 +319,20 @@ class Drill:
         pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix)
         return [(entry["Key"], entry["ETag"]) for page in pages for entry in page.get("Versions", [])]
 
+    def remove(self, prefix: str) -> None:
+        """Delete everything below a prefix, old versions too."""
+        for page in self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix):
+            entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            objects = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
+            if objects:
+                self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+
+    def forget(self, key: str) -> None:
+        """Delete what the parameters say of an artifact."""
+        plan = self._embedded.plan
+        names = [f"{path}/{key}" for path in (plan.artifacts_path, plan.progress_path)]
+        self._embedded.client("ssm").delete_parameters(Names=names)
+
     def downloads(self, revision: str) -> list[tuple[float, str]]:
         """Time and file of everything that the hub sent of a revision."""
         log = self._embedded.workspace.logs / "hub.jsonl"
@@ -317,8 +350,7 @@ class _Traces:
     def __init__(self, drill: Drill, facts: dict[str, str]) -> None:
         self._drill, self._facts = drill, facts
         self._prefix = artifact_prefix(facts)
-        slug = facts["model_id"].lower().replace("/", "--")
-        self._mirror = f"weights/{slug}/{facts['model_revision']}/"
+        self._mirror = weights_prefix(facts["model_id"], facts["model_revision"])
         # Files that lay in the mirror when an attempt had ended, and when that was.
         self._mirrored: dict[str, float] = {}
 
@@ -341,6 +373,12 @@ class _Traces:
         """What is wrong when the artifact is said to be published."""
         missing = [p for p in (self._prefix, self._mirror) if self._drill.read_object(f"{p}manifest.json") is None]
         return [f"{prefix} has no manifest, though its execution succeeded" for prefix in missing]
+
+    def remove(self) -> None:
+        """Take back what the campaign made: the drill leaves the store as it was."""
+        for prefix in (self._prefix, self._mirror, f"cache/{artifact_key(self._facts)}/"):
+            self._drill.remove(prefix)
+        self._drill.forget(artifact_key(self._facts))
 
     def _manifest(self, prefix: str) -> list[str]:
         raw = self._drill.read_object(f"{prefix}manifest.json")

@@ -20,6 +20,7 @@ from modelzone.errors import ModelzoneError
 from modelzone.local.cdk_cli import CdkCli
 from modelzone.local.chat import ChatResult, stream_chat
 from modelzone.local.processes import MemoryWatch, aws_environment, running_emulator, start_emulator
+from modelzone.local.weights import mirror_weights
 from modelzone.local.workspace import ACCOUNT, EmulatorState, Workspace
 from modelzone.planning import EnvironmentPlan, plan_environment
 
@@ -147,6 +148,12 @@ class MainJob:
         # The gateway comes now because it can be deployed beside the others; the deployments depend on it anyway.
         cdk.deploy(["CompileStack", "GatewayStack"])
         self.store_token(embedded)
+        for plan in self.plan.deployments:
+            if plan.compile.weights_source == "s3":
+                bucket = embedded.outputs("model-store")["ModelBucketName"]
+                _say(
+                    f"weights of {plan.name}: {mirror_weights(embedded.client('s3'), bucket=bucket, facts=plan.facts)}"
+                )
         cdk.deploy([plan.stack_id for plan in self.plan.deployments])
         for plan in self.plan.deployments:
             _say(describe_compilation(embedded, plan.name))
@@ -162,17 +169,18 @@ class MainJob:
 
 
 def describe_compilation(embedded: Embedded, deployment: str) -> str:
-    """How a deployment's artifact came about, in one line: by an execution on a host that is gone, or it was there."""
-    machine = embedded.outputs("compile")["StateMachineArn"]
+    """How the artifact that a deployment serves came about, in one line."""
+    uri = embedded.outputs(f"deployment-{deployment}")["ArtifactUri"]
     states = embedded.client("stepfunctions")
-    executions = states.list_executions(stateMachineArn=machine, statusFilter="SUCCEEDED")["executions"]
-    latest = next((e for e in executions if e["name"].startswith(f"{deployment}-")), None)
-    if latest is None:
-        return f"{deployment}: the artifact was there"
-    output = json.loads(states.describe_execution(executionArn=latest["executionArn"])["output"])
-    host = output.get("host")
-    where = f" on an {host['instance_type']} ({host['purchase']}), which is terminated" if host else ""
-    return f"{deployment}: {output['artifact']} compiled in {output['seconds']:.1f} s{where}; {latest['name']}"
+    machine = embedded.outputs("compile")["StateMachineArn"]
+    key = uri.rstrip("/").rpartition("/")[2]
+    for execution in states.list_executions(stateMachineArn=machine, statusFilter="SUCCEEDED")["executions"]:
+        if f"-{key}-" in execution["name"]:
+            output = json.loads(states.describe_execution(executionArn=execution["executionArn"])["output"])
+            if host := output.get("host"):
+                where = f"on an {host['instance_type']} ({host['purchase']}), which is terminated"
+                return f"{deployment}: {uri} compiled in {output['seconds']:.1f} s {where}; {execution['name']}"
+    return f"{deployment}: {uri} was there"
 
 
 def ask(embedded: Embedded, *, prompt: str, model: str) -> ChatResult:

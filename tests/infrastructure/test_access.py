@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from infrastructure.support import Zone, as_list, text
 
 # Statement -> why its actions cannot name resources. Anything else with Resource "*" fails.
@@ -10,6 +12,7 @@ ANY_RESOURCE = {
     "DeliverExecutionLogs": "Step Functions' log delivery knows no resources",
     "DescribeNetwork": "describe actions of EC2 know no resources",
     "EndpointMetrics": "metrics know no resources; two namespaces by condition",
+    "FindHosts": "describe actions of EC2 know no resources",
     "FindHostsAndCommands": "describe actions of EC2 and Systems Manager know no resources",
     "NetworkInterfacesOfTheFunction": "interfaces that Lambda makes; describe actions know no resources",
     "RegistryLogin": "ECR's login knows no resources",
@@ -17,6 +20,8 @@ ANY_RESOURCE = {
     "SystemsManagerAgent": "the agent's message channels know no resources",
     "WaiterProviderwaiterstatemachineRoleDefaultPolicy": "the provider framework's log delivery, which the CDK writes",
 }
+# The same, of environments that delete artifacts.
+ANY_RESOURCE_TO_DELETE = {"FindModels": "listing SageMaker's models knows no resources"}
 # Managed policies and where the CDK or API Gateway itself asks for them.
 MANAGED_POLICIES = {
     "AmazonAPIGatewayPushToCloudWatchLogs": "GatewayStack",
@@ -41,7 +46,8 @@ def test_every_statement_on_any_resource_is_listed_with_a_reason(zone: Zone) -> 
         for resource, statement in zone.statements()
         if "*" in statement["Resource"]
     }
-    assert found == set(ANY_RESOURCE)
+    deletes = zone.plan.environment.compile.delete_artifacts
+    assert found == set(ANY_RESOURCE) | (set(ANY_RESOURCE_TO_DELETE) if deletes else set())
 
 
 def test_metrics_are_limited_to_namespaces(zone: Zone) -> None:
@@ -116,7 +122,10 @@ def test_only_compile_hosts_read_the_hub_token(zone: Zone) -> None:
 
 
 def test_objects_are_read_and_written_below_known_prefixes_only(zone: Zone) -> None:
-    """Hosts that serve and the functions read artifacts; only compile hosts write, and nobody deletes unasked."""
+    """Hosts that serve and the functions read artifacts, only compile hosts write.
+
+    Unasked, only the steps of compilations delete, and only below artifacts.
+    """
     found: dict[str, set[tuple[str, str]]] = {}
     for resource, statement in zone.statements():
         for action in statement["Action"]:
@@ -137,7 +146,7 @@ def test_objects_are_read_and_written_below_known_prefixes_only(zone: Zone) -> N
     expected = {
         "ModelStoreStack": checking,
         "CompileStack": {(action, f"/{prefix}/*") for action in written for prefix in ("compiled", "weights", "cache")}
-        | {("s3:ListBucket", "all names"), ("s3:GetObject", "job code")},
+        | {("s3:ListBucket", "all names"), ("s3:GetObject", "job code"), ("s3:DeleteObject", "/compiled/*")},
         **{deployment.stack_id: serving for deployment in zone.plan.deployments},
     }
     assert found == expected
@@ -198,7 +207,8 @@ def test_functions_are_invoked_by_the_api_and_by_rules_only(zone: Zone) -> None:
 
 
 def test_keys_are_used_by_their_own_account(zone: Zone) -> None:
-    """The account's administrators, CloudWatch Logs for log groups, and alarms, all of the same account."""
+    """The account's administrators, CloudWatch Logs for log groups, alarms, and EC2 for Spot hosts; one account."""
+    spot = ":role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
     for key in zone.resources("AWS::KMS::Key"):
         for statement in key.properties["KeyPolicy"]["Statement"]:
             principal = statement["Principal"]
@@ -207,11 +217,45 @@ def test_keys_are_used_by_their_own_account(zone: Zone) -> None:
             elif "Service" in principal:
                 assert principal["Service"] == f"logs.{zone.plan.environment.region}.amazonaws.com"
                 assert "ArnLike" in statement["Condition"]
+            elif principal["AWS"] == "*":
+                assert text(statement["Condition"]["ArnEquals"]["aws:PrincipalArn"]).endswith(spot)
+                account = statement["Condition"]["StringEquals"]["kms:CallerAccount"]
+                assert account in ({"Ref": "AWS::AccountId"}, "123456789012")
+                assert ("Bool" in statement["Condition"]) == ("kms:CreateGrant" in as_list(statement["Action"]))
             else:
                 assert text(principal["AWS"]).endswith(":root")
     grants = [s for _, s in zone.statements() if "kms:CreateGrant" in s["Action"]]
     assert grants
-    assert all(s["Condition"] == {"Bool": {"kms:GrantIsForAWSResource": "true"}} for s in grants)
+    assert all(s["Condition"]["Bool"] == {"kms:GrantIsForAWSResource": "true"} for s in grants)
+
+
+def test_executions_are_seen_by_name_where_a_reference_would_be_a_cycle(zone: Zone) -> None:
+    """The check of artifacts and the steps are deployed before the state machine."""
+    found = {
+        (resource.stack, action): [text(arn).split(":")[-3:] for arn in statement["Resource"]]
+        for resource, statement in zone.statements()
+        for action in statement["Action"]
+        if action.startswith("states:") and resource.logical_id.startswith(("ArtifactCheck", "PipelineSteps"))
+    }
+    machine = f"modelzone-{zone.name}-compile"
+    executions, listed = [["execution", machine, "*"]], [[mock.ANY, "stateMachine", machine]]
+    expected = {
+        ("ModelStoreStack", "states:DescribeExecution"): executions,
+        ("CompileStack", "states:DescribeExecution"): executions,
+        ("CompileStack", "states:ListExecutions"): listed,
+    }
+    if zone.plan.environment.compile.delete_artifacts:
+        expected["ModelStoreStack", "states:ListExecutions"] = listed
+    assert found == expected
+
+
+def test_who_deletes_artifacts_sees_own_stacks_and_all_models(zone: Zone) -> None:
+    deletes = zone.plan.environment.compile.delete_artifacts
+    stacks = [s for _, s in zone.statements() if "cloudformation:DescribeStacks" in s["Action"]]
+    models = [s for _, s in zone.statements() if "sagemaker:DescribeModel" in s["Action"]]
+    assert len(stacks) == len(models) == deletes
+    for statement in stacks:
+        assert [text(arn).rsplit(":", 1)[-1] for arn in statement["Resource"]] == [f"stack/modelzone-{zone.name}-*/*"]
 
 
 def test_bucket_policies_allow_aws_services_and_the_cleaner_only(zone: Zone) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from infrastructure.support import Zone, text
+from aws_cdk import Duration
+from infrastructure.support import ENVIRONMENTS, Zone, text
 
 from compiled_artifact.steps import handler
 
@@ -58,6 +59,11 @@ def _reached(states: States, start: str, *, without: frozenset[str] = frozenset(
         seen.add(name)
         waiting.extend(_followers(states[name]))
     return seen
+
+
+def _states_of(zone: Zone) -> States:
+    found: States = json.loads(text(_machine(zone)["DefinitionString"]))["States"]
+    return found
 
 
 def _tasks(states: States) -> dict[str, Mapping[str, Any]]:
@@ -126,7 +132,7 @@ def test_nothing_goes_round_without_a_pause(states: States) -> None:
             behind = [_reached(states, next_, without=without) for next_ in _followers(states[name])]
             assert not any(name in reached for reached in behind), name
     assert states["AgentPause"]["Seconds"] == 10
-    assert states["JobPause"]["Seconds"] == 20
+    assert states["JobPause"]["Seconds"] >= 20
 
 
 def test_choices_ask_for_what_the_steps_answer(states: States) -> None:
@@ -136,6 +142,9 @@ def test_choices_ask_for_what_the_steps_answer(states: States) -> None:
 
     assert choices("IsPublished") == [("$.published", True, "Register")]
     assert states["IsPublished"]["Default"] == "StartHost"
+    assert states["StartHost"]["Next"] == "WasPublishedMeanwhile"
+    assert choices("WasPublishedMeanwhile") == [("$.published", True, "Register")]
+    assert states["WasPublishedMeanwhile"]["Default"] == "WaitForAgent"
     assert choices("IsAgentOnline") == [("$.agent", "online", "Run")]
     assert states["IsAgentOnline"]["Default"] == "AgentPause"
     assert choices("HasJobEnded") == [
@@ -150,7 +159,11 @@ def test_errors_that_pass_are_tried_again(states: States) -> None:
         errors = {error: retry for retry in task["Retry"] for error in retry["ErrorEquals"]}
         assert {"TransientError", "Lambda.TooManyRequestsException", "Lambda.ServiceException"} <= set(errors)
         assert "States.ALL" not in errors
-        assert ("CapacityError" in errors) == (name == "StartHost")
+        assert ("CapacityError" in errors) == ("BusyError" in errors) == (name == "StartHost")
+        # Those that the function may have done, although it did not answer: only where doing it twice does no harm.
+        repeatable = name in {"WaitForAgent", "Run", "Follow", "Verify", "Register", *STOPS}
+        for error in ("Lambda.Unknown", "Sandbox.Timedout", "States.Timeout"):
+            assert (error in errors) == repeatable, (name, error)
     (capacity,) = [r for r in states["StartHost"]["Retry"] if "CapacityError" in r["ErrorEquals"]]
     waits = [
         capacity["IntervalSeconds"] * capacity["BackoffRate"] ** number for number in range(capacity["MaxAttempts"])
@@ -159,11 +172,68 @@ def test_errors_that_pass_are_tried_again(states: States) -> None:
     assert 25 * 60 <= sum(waits) <= 35 * 60
 
 
+def test_trouble_while_a_host_compiles_is_waited_out(states: States) -> None:
+    (retry,) = states["Follow"]["Retry"]
+    waits = [
+        min(retry["MaxDelaySeconds"], retry["IntervalSeconds"] * retry["BackoffRate"] ** number)
+        for number in range(retry["MaxAttempts"])
+    ]
+    assert waits[:3] == [2, 4, 8]
+    assert max(waits) == 60
+    assert 20 * 60 <= sum(waits) <= 40 * 60
+
+
+def test_another_execution_of_the_same_artifact_is_waited_for(zone: Zone) -> None:
+    retry = _states_of(zone)["StartHost"]["Retry"]
+    errors = [each["ErrorEquals"] for each in retry]
+    assert errors.index(["BusyError"]) < errors.index(["CapacityError"])
+    (busy,) = [each for each in retry if each["ErrorEquals"] == ["BusyError"]]
+    assert (busy["IntervalSeconds"], busy["BackoffRate"]) == (60, 1)
+    assert busy["IntervalSeconds"] * busy["MaxAttempts"] == zone.plan.environment.compile.max_hours * 3600
+
+
+def test_tasks_end_a_little_after_their_function(zone: Zone) -> None:
+    (function,) = [
+        r.properties
+        for r in zone.resources("AWS::Lambda::Function")
+        if r.properties["Handler"] == "compiled_artifact.steps.handler"
+    ]
+    for name, task in _tasks(_states_of(zone)).items():
+        assert 5 <= task["TimeoutSeconds"] - function["Timeout"] <= 60, name
+
+
+def test_the_history_of_the_longest_execution_fits(synthesise: Callable[[str], Zone]) -> None:
+    """Step Functions ends an execution with 25,000 events, and then no step of it would end the host."""
+    for name in ENVIRONMENTS:
+        zone = synthesise(name)
+        states, seconds = _states_of(zone), json.loads(text(_machine(zone)["DefinitionString"]))["TimeoutSeconds"]
+        # Pause and choice are entered and left, the task is also scheduled, started and ended.
+        following = seconds / states["JobPause"]["Seconds"] * (2 + 5 + 2)
+        # Three hosts, each with as many looks for its agent as the function has (context.py).
+        agents = 3 * 60 * (2 + 5 + 2)
+        # A try that fails is scheduled, started and failed.
+        tried_again = 3 * sum(retry["MaxAttempts"] for task in _tasks(states).values() for retry in task["Retry"])
+        assert following + agents + tried_again < 25_000, name
+
+
+def test_the_longest_history_fits_too() -> None:
+    """For what an environment may ask for at most."""
+    from zone_constructs.compile_states import _job_pause  # noqa: PLC0415
+
+    for max_hours in range(1, 13):
+        seconds = (2 * max_hours + 2) * 3600
+        pause = int(_job_pause(Duration.seconds(seconds)).to_seconds())
+        assert 20 <= pause <= 45
+        # Waiting for another execution takes the time in which nothing is followed, and makes fewer events.
+        assert seconds / pause * 9 <= 20_000
+
+
 def test_errors_have_the_names_of_the_functions_classes() -> None:
     from compiled_artifact import errors  # noqa: PLC0415
 
     assert errors.CapacityError.__name__ == "CapacityError"
     assert errors.TransientError.__name__ == "TransientError"
+    assert errors.BusyError.__name__ == "BusyError"
 
 
 def test_it_ends_in_one_message(states: States) -> None:
@@ -175,7 +245,8 @@ def test_it_ends_in_one_message(states: States) -> None:
 def test_the_machine_is_bounded_logged_and_traced(zone: Zone) -> None:
     machine = _machine(zone)
     definition = json.loads(text(machine["DefinitionString"]))
-    assert definition["TimeoutSeconds"] == (zone.plan.environment.compile.max_hours + 1.5) * 3600
+    # For waiting for another execution of the same artifact, and for compiling.
+    assert definition["TimeoutSeconds"] == (2 * zone.plan.environment.compile.max_hours + 2) * 3600
     assert machine["StateMachineName"] == f"modelzone-{zone.name}-compile"
     assert machine.get("StateMachineType", "STANDARD") == "STANDARD"
     assert machine["TracingConfiguration"] == {"Enabled": True}
@@ -244,12 +315,12 @@ def test_only_hosts_of_this_environment_are_ended_or_given_commands(zone: Zone) 
             if action in s["Action"] and any(text(arn).endswith(resource) for arn in s["Resource"])
         ]
 
-    assert conditions("ec2:TerminateInstances", ":instance/*") == [
-        {
-            "aws:ResourceTag/modelzone:environment": zone.name,
-            "aws:ResourceTag/modelzone:role": ["compile-host", "debug-host"],
-        }
-    ]
+    ended = {
+        "aws:ResourceTag/modelzone:environment": zone.name,
+        "aws:ResourceTag/modelzone:role": ["compile-host", "debug-host"],
+    }
+    # By the steps, and when the stack is deleted.
+    assert conditions("ec2:TerminateInstances", ":instance/*") == [ended, ended]
     assert conditions("ssm:SendCommand", ":instance/*") == [
         {"ssm:resourceTag/modelzone:environment": zone.name, "ssm:resourceTag/modelzone:role": "compile-host"}
     ]
@@ -316,6 +387,74 @@ def test_what_the_machine_leaves_behind_is_cleaned_up(dev: Zone) -> None:
     (event,), (reap,) = rules["event"]["Targets"], rules["rate(30 minutes)"]["Targets"]
     assert not set(event) & {"Input", "InputPath", "InputTransformer"}, "the function reads the event as it is"
     assert json.loads(text(reap["Input"])) == {"step": "reap", "state_machine_arn": machine}
+
+
+def test_nothing_is_deleted_before_what_compiles_is_ended(zone: Zone) -> None:
+    """CloudFormation deletes a resource before what it depends on."""
+    shutdown = zone.one("Custom::CompileShutdown", stack="CompileStack")
+    (machine,) = [
+        r.logical_id for r in zone.resources("AWS::StepFunctions::StateMachine") if "StateMachineName" in r.properties
+    ]
+    assert {k: v for k, v in shutdown.properties.items() if k != "ServiceToken"} == {
+        "ServiceTimeout": "300",
+        "StateMachineArn": {"Ref": machine},
+        "Environment": zone.name,
+    }
+    needed = set(shutdown.body["DependsOn"])
+    kinds = {
+        "AWS::EC2::LaunchTemplate", "AWS::EC2::SecurityGroup", "AWS::Events::Rule", "AWS::IAM::InstanceProfile",
+        "AWS::SSM::Document", "AWS::SNS::Topic",
+    }  # fmt: skip
+    resources = {r.logical_id: r for r in zone.resources(stack="CompileStack")}
+    assert {name for name, r in resources.items() if r.type in kinds} <= needed
+    functions = {r.properties["Handler"]: r for r in resources.values() if r.type == "AWS::Lambda::Function"}
+    steps, function = (functions[f"compiled_artifact.{name}.handler"] for name in ("steps", "shutdown"))
+    assert {machine, steps.logical_id} <= needed
+    assert shutdown.properties["ServiceToken"] == {"Fn::GetAtt": [function.logical_id, "Arn"]}
+    assert function.properties["Timeout"] < int(shutdown.properties["ServiceTimeout"])
+    for each in (steps, function):
+        role = each.properties["Role"]["Fn::GetAtt"][0]
+        policies = [
+            name
+            for name, r in resources.items()
+            if r.type == "AWS::IAM::Policy" and {"Ref": role} in r.properties["Roles"]
+        ]
+        assert policies
+        assert {role, *policies} <= needed
+    # Nothing of what it waits for waits for it.
+    assert not [name for name, r in resources.items() if shutdown.logical_id in r.body.get("DependsOn", [])]
+
+
+def test_the_shutdown_may_end_compilations_and_nothing_else(zone: Zone) -> None:
+    found = {
+        action: sorted(text(arn) for arn in statement["Resource"])
+        for resource, statement in zone.statements()
+        if resource.logical_id.startswith("ShutdownRole")
+        for action in statement["Action"]
+        if not action.startswith("logs:")
+    }
+    assert set(found) == {
+        "ec2:DescribeInstances", "ec2:TerminateInstances", "states:ListExecutions", "states:StopExecution",
+    }  # fmt: skip
+    assert all(arn.endswith(f":execution:modelzone-{zone.name}-compile:*") for arn in found["states:StopExecution"])
+    assert len(found["states:ListExecutions"]) == 1
+
+
+def test_hosts_volumes_are_encrypted_through_ec2_only(zone: Zone) -> None:
+    via = {"kms:ViaService": f"ec2.{zone.plan.environment.region}.amazonaws.com"}
+    found = {
+        action: statement["Condition"]
+        for resource, statement in zone.statements()
+        if resource.logical_id.startswith("PipelineStepsRole")
+        for action in statement["Action"]
+        if action.startswith("kms:") and statement.get("Condition", {}).get("StringEquals") == via
+    }
+    assert found == {
+        "kms:CreateGrant": {"StringEquals": via, "Bool": {"kms:GrantIsForAWSResource": "true"}},
+        "kms:Decrypt": {"StringEquals": via},
+        "kms:DescribeKey": {"StringEquals": via},
+        "kms:GenerateDataKeyWithoutPlaintext": {"StringEquals": via},
+    }
 
 
 def test_notices_are_encrypted_and_sent_over_tls_only(zone: Zone) -> None:

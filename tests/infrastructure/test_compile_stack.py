@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import re
 import subprocess
@@ -258,9 +259,8 @@ def test_patterns_compile_in_the_agents_language(dev: Zone) -> None:
 def test_parameters_reach_the_shell_in_single_quotes_only(zone: Zone) -> None:
     document, script = _document(zone), _script(zone)
     used = re.findall(r".\{\{ (\w+) \}\}.", script)
-    assert set(used) == set(document["parameters"]) == {"Job", "KeepHost"}
+    assert set(used) == set(document["parameters"]) == {"Job"}
     assert script.count("{{") == script.count("'{{ ") == script.count(" }}'")
-    assert document["parameters"]["KeepHost"]["allowedValues"] == ["no", "yes"]
 
 
 RunScript = Callable[..., tuple[subprocess.CompletedProcess[str], str]]
@@ -281,11 +281,13 @@ def run_script(tmp_path: Path) -> RunScript:
         "docker": "exit 0",
         "shutdown": 'echo "shutdown $*" >> "$LOG"; exit ${SHUTDOWN_CODE:-0}',
         **{name: f'echo "{name} $*" >> "$LOG"' for name in ("curl", "install", "apt-get", "chmod")},
+        "systemctl": 'echo "systemctl $*" >> "$LOG"; exit ${TIMER_CODE:-0}',
+        "systemd-run": 'echo "systemd-run $*" >> "$LOG"; exit ${RUN_CODE:-0}',
         "gpg": 'echo "${FINGERPRINT:-fpr:::::::::9DC858229FC7DD38854AE2D88D81803C0EBFCD88:}"',
     }
 
     def run(
-        zone: Zone, *, keep: str = "no", code: int = 0, missing: tuple[str, ...] = (), **environment: str
+        zone: Zone, *, code: int = 0, missing: tuple[str, ...] = (), **environment: str
     ) -> tuple[subprocess.CompletedProcess[str], str]:
         for name, body in tools.items():
             if name not in missing:
@@ -293,9 +295,9 @@ def run_script(tmp_path: Path) -> RunScript:
                 tool.write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
                 tool.chmod(0o755)
         # Nothing else of this machine: it may have the tool that the host lacks.
-        for name in ("bash", "mkdir", "mktemp", "base64", "cat", "grep"):
+        for name in ("bash", "mkdir", "mktemp", "base64", "cat", "flock", "grep", "true"):
             (bin_folder / name).symlink_to(Path("/usr/bin") / name)
-        script = _script(zone).replace("{{ Job }}", job).replace("{{ KeepHost }}", keep)
+        script = _script(zone).replace("{{ Job }}", job)
         script = script.replace("/var/lib/modelzone/compile", str(work)).replace("/etc/apt", str(tmp_path))
         (tmp_path / "sources.list.d").mkdir()
         done = subprocess.run(
@@ -317,17 +319,58 @@ def run_script(tmp_path: Path) -> RunScript:
     return run
 
 
-@pytest.mark.parametrize(("keep", "code"), [("no", 0), ("yes", 0), ("no", 3), ("no", 75)])
-def test_the_script_runs_the_job_and_ends_the_host(dev: Zone, run_script: RunScript, keep: str, code: int) -> None:
-    done, log = run_script(dev, keep=keep, code=code)
+def test_a_command_that_meets_a_job_at_work_does_not_end_its_host(
+    dev: Zone, run_script: RunScript, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    with (tmp_path / "work" / "compile_job.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done, log = run_script(dev, code=1)
+    assert done.returncode == 1
+    assert "shutdown" not in log
+
+
+@pytest.mark.parametrize("code", [0, 3, 75])
+def test_the_script_runs_the_job_and_ends_the_host(dev: Zone, run_script: RunScript, code: int) -> None:
+    done, log = run_script(dev, code=code)
     assert done.returncode == code, done.stderr
     assert log.index("aws s3 cp") < log.index("zipfile") < log.index("python3 -m compile_job --job ")
     assert '{"a job": "of any kind"}' in log
     (unpacked,) = re.findall(r"^python3 -m zipfile -e \S+ (\S+)$", log, flags=re.MULTILINE)
     assert f"path={unpacked}\n" in log, "the package's own boto3"
-    assert ("shutdown -P +3" in log) == (keep == "no")
+    assert "shutdown -P +3" in log
     assert "apt-get" not in log
     assert "pip" not in log
+
+
+def test_the_script_reads_its_code_from_the_region_of_the_stack(dev: Zone, run_script: RunScript) -> None:
+    _, log = run_script(dev)
+    (copied,) = re.findall(r"^aws s3 cp .*$", log, flags=re.MULTILINE)
+    assert copied.endswith(" --region us-east-1")
+
+
+def test_a_host_without_a_timer_gets_one_before_anything_else(dev: Zone, run_script: RunScript) -> None:
+    done, log = run_script(dev, TIMER_CODE="3")
+    assert done.returncode == 0, done.stderr
+    hours = dev.plan.environment.compile.max_hours + 1
+    assert log.startswith(
+        "systemctl is-active --quiet modelzone-lifetime.timer\n"
+        f"systemd-run --quiet --on-active={hours}h systemctl poweroff\n"
+    )
+    assert f"OnBootSec={hours}h\n" in _template_data(dev)[0]["UserData"]["Fn::Base64"]
+
+
+def test_a_host_with_its_timer_gets_no_other(dev: Zone, run_script: RunScript) -> None:
+    _, log = run_script(dev)
+    assert "systemctl is-active" in log
+    assert "systemd-run" not in log
+
+
+def test_no_job_runs_on_a_host_that_nothing_would_end(dev: Zone, run_script: RunScript) -> None:
+    done, log = run_script(dev, TIMER_CODE="3", RUN_CODE="1")
+    assert done.returncode == 1
+    assert "compile_job" not in log
+    assert "shutdown" in log
 
 
 def test_a_shutdown_that_fails_does_not_hide_how_the_job_ended(dev: Zone, run_script: RunScript) -> None:

@@ -77,6 +77,11 @@ def test_compile_hosts_have_encrypted_disks(zone: Zone) -> None:
     for mapping in template.properties["LaunchTemplateData"]["BlockDeviceMappings"]:
         assert mapping["Ebs"]["Encrypted"] is True
         assert mapping["Ebs"]["DeleteOnTermination"] is True
+        key = text(mapping["Ebs"]["KmsKeyId"])
+        if zone.plan.environment.model_store is None:
+            assert zone.one("AWS::KMS::Key", stack="ModelStoreStack").logical_id in key
+        else:
+            assert key == "<modelzone-dev-model-store:KeyArn>"
 
 
 def test_the_hub_token_is_a_generated_placeholder(zone: Zone) -> None:

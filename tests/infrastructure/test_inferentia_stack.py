@@ -16,6 +16,8 @@ from compiled_artifact.waiting import Window
 from modelzone.artifacts import artifact_key
 
 STACK = "InferentiaMixtralStack"
+# The parameters that decide what is compiled, and where it has to run.
+COMPILED = {"ModelId", "ModelRevision", "TensorParallelDegree", "BatchSize", "SequenceLength", "InstanceType"}
 
 
 def _parameters(zone: Zone, stack: str = STACK) -> dict[str, dict[str, Any]]:
@@ -222,15 +224,16 @@ def test_the_stack_waits_long_enough_one_window_after_another(zone: Zone) -> Non
             assert len(windows) * 55 >= settings.max_hours * 60 + 50
         else:
             assert len(windows) == 1
-        before: list[str] = []
+        before: object = ""
         for window in windows:
-            assert window.body.get("DependsOn", []) == before
-            before = [window.logical_id]
+            # The reference is what CloudFormation goes by.
+            assert window.properties["Previous"] == before
+            before = {"Fn::GetAtt": [window.logical_id, "Outcome"]}
             assert window.properties["ServiceTimeout"] == "3600"
             # The function answers before CloudFormation gives up.
             assert int(window.properties["WindowSeconds"]) + 120 <= 3600
         check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id)
-        assert check.body["DependsOn"] == before
+        assert check.properties["Outcome"] == before
 
 
 def test_windows_are_what_the_function_reads(zone: Zone) -> None:
@@ -243,9 +246,24 @@ def test_windows_are_what_the_function_reads(zone: Zone) -> None:
             assert window.count == len(_windows(zone, deployment.stack_id))
             assert window.compiles is zone.plan.environment.compile.automatic
             assert window.key == artifact_key(deployment.facts.as_dict())
-            same = set(check) - {"ServiceToken", "ServiceTimeout", "Bucket", "Given", "DeleteArtifact"}
+            same = {
+                "Deployment", "Facts", "AllowedTensorParallelDegrees", "MaxSequenceLength", "MaxInputTokens",
+                "CompileHint", "StateMachineArn",
+            }  # fmt: skip
             assert {name: properties[name] for name in same} == {name: check[name] for name in same}
-            assert resource.properties["Given"] == {name: {"Ref": name} for name in check["Given"]}
+            assert resource.properties["Planned"] == {name: check["Planned"][name] for name in COMPILED}
+            assert resource.properties["Given"] == {name: {"Ref": name} for name in COMPILED}
+            own = {"Bucket", "Given", "Planned", "Window", "Windows", "WindowSeconds", "Compile", "Previous"}
+            assert set(properties) == same | own | {"ServiceToken", "ServiceTimeout"}
+
+
+def test_how_it_is_served_changes_no_window(zone: Zone) -> None:
+    """CloudFormation updates a resource whose properties change, and a window that is updated may wait again."""
+    for deployment in zone.plan.deployments:
+        others = set(_parameters(zone, deployment.stack_id)) - COMPILED
+        assert {"MinInstanceCount", "ImageUri", "HealthCheckTimeoutSeconds"} <= others
+        for window in _windows(zone, deployment.stack_id):
+            assert not others & set(re.findall(r"\w+", json.dumps(window.body)))
 
 
 def test_nothing_is_made_before_the_artifact_is_checked(zone: Zone) -> None:
@@ -255,7 +273,12 @@ def test_nothing_is_made_before_the_artifact_is_checked(zone: Zone) -> None:
         check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id).logical_id
         for kind in kinds:
             assert f'"Fn::GetAtt": ["{check}"' in json.dumps(zone.one(kind, stack=deployment.stack_id).body), kind
-        asked = set(re.findall(r'"Fn::GetAtt": \["(\w+)", ', json.dumps(zone.templates[deployment.stack_id])))
+        others = {
+            name: body
+            for name, body in zone.templates[deployment.stack_id]["Resources"].items()
+            if body["Type"] not in {"Custom::CompiledArtifact", "Custom::ArtifactCompilation"}
+        }
+        asked = set(re.findall(r'"Fn::GetAtt": \["(\w+)", ', json.dumps(others)))
         assert not asked & {window.logical_id for window in _windows(zone, deployment.stack_id)}
 
 

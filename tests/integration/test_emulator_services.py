@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import threading
 import time
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 from integration.test_emulator_support import IMAGE, RunningEmulator, running_emulator
 
+from compile_job.transfer import Fetch, Upload, checksum_of, fetch_files, upload_files
 from modelzone.local.host.images import image_digest
 
 BUCKET = "models"
@@ -68,6 +73,38 @@ def test_s3_tells_the_composite_checksum_of_a_multipart_upload(emulator: Running
     assert head["ChecksumSHA256"] == f"{digest(of_parts)}-3"
     assert head["ContentLength"] == 10 * MIB + 10
     assert head["Metadata"] == {"sha256": "x"}
+
+
+def test_s3_tells_the_crc32_of_a_multipart_upload_and_of_its_parts(emulator: RunningEmulator) -> None:
+    s3, parts = emulator.client("s3"), [b"a" * 5 * MIB, b"b" * 10]
+    sums = [zlib.crc32(part).to_bytes(4, "big") for part in parts]
+    begun = {"Bucket": BUCKET, "Key": "summed"}
+    upload = s3.create_multipart_upload(**begun, ChecksumAlgorithm="CRC32")["UploadId"]
+    told = []
+    for number, (part, crc) in enumerate(zip(parts, sums, strict=True), 1):
+        checksum = base64.b64encode(crc).decode()
+        sent = s3.upload_part(**begun, UploadId=upload, PartNumber=number, Body=part, ChecksumCRC32=checksum)
+        told.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumCRC32": checksum})
+    done = s3.complete_multipart_upload(**begun, UploadId=upload, MultipartUpload={"Parts": told})
+    whole = base64.b64encode(zlib.crc32(b"".join(sums)).to_bytes(4, "big")).decode() + "-2"
+    head = s3.head_object(**begun, ChecksumMode="ENABLED")
+    assert (done["ChecksumCRC32"], head["ChecksumCRC32"]) == (whole, whole)
+    for number, (part, listed) in enumerate(zip(parts, told, strict=True), 1):
+        answer = s3.get_object(**begun, PartNumber=number, ChecksumMode="ENABLED")
+        assert (answer["ChecksumCRC32"], answer["PartsCount"]) == (listed["ChecksumCRC32"], 2)
+        assert answer["Body"].read() == part
+
+
+def test_large_files_go_to_s3_and_back(emulator: RunningEmulator, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(os.urandom(40 * MIB))
+    s3, stop = emulator.client("s3"), threading.Event()
+    (stored,) = upload_files(s3, BUCKET, [Upload(tmp_path / "a", "large")], stop=stop)
+    assert stored.s3_checksum == checksum_of(s3.head_object(Bucket=BUCKET, Key="large", ChecksumMode="ENABLED"))
+    assert stored.s3_checksum.startswith("CRC32:")
+    for hashed in (False, True):
+        item = Fetch("large", tmp_path / f"b-{hashed}", stored.size, stored.sha256)
+        fetch_files(s3, BUCKET, [item], stop=stop, hashed=hashed)
+        assert item.path.read_bytes() == (tmp_path / "a").read_bytes()
 
 
 def test_s3_refuses_a_part_that_is_not_what_its_checksum_says(emulator: RunningEmulator) -> None:

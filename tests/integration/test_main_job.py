@@ -244,15 +244,74 @@ def test_a_wrong_parameter_is_refused_before_anything_changes(
     assert events["Stacks"][0]["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
 
 
-def test_a_missing_artifact_is_refused_before_the_endpoint(
+def hosts(embedded: Embedded, *states: str) -> list[str]:
+    answer = embedded.client("ec2").describe_instances(
+        Filters=[{"Name": "instance-state-name", "Values": list(states)}]
+    )
+    return [host["InstanceId"] for reservation in answer["Reservations"] for host in reservation["Instances"]]
+
+
+def container_environment(embedded: Embedded) -> dict[str, str]:
+    name = endpoint(embedded)["EndpointConfigName"]
+    sagemaker = embedded.client("sagemaker")
+    (variant,) = sagemaker.describe_endpoint_config(EndpointConfigName=name)["ProductionVariants"]
+    found: dict[str, str] = sagemaker.describe_model(ModelName=variant["ModelName"])["PrimaryContainer"]["Environment"]
+    return found
+
+
+def test_the_deploy_compiled_what_it_serves_on_a_host_that_is_gone(embedded: Embedded) -> None:
+    uri = embedded.outputs("deployment-mixtral")["ArtifactUri"]
+    (execution,) = executions(embedded)
+    assert execution["status"] == "SUCCEEDED"
+    described = embedded.client("stepfunctions").describe_execution(executionArn=execution["executionArn"])
+    assert json.loads(described["output"])["artifact"] == uri
+    assert hosts(embedded, "pending", "running", "stopping", "stopped") == []
+    events = embedded.client("cloudformation").describe_stack_events(StackName=PARAMETERS_OF)["StackEvents"]
+    windows = {e["PhysicalResourceId"] for e in events if e["ResourceType"] == "Custom::ArtifactCompilation"}
+    assert any("window 1 of" in str(window) for window in windows)
+
+
+def executions(embedded: Embedded) -> list[dict]:
+    machine = embedded.outputs("compile")["StateMachineArn"]
+    found: list[dict] = embedded.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"]
+    return found
+
+
+def test_a_compilation_that_fails_fails_the_deploy_and_the_old_keeps_serving(
     cdk: CdkCli, embedded: Embedded, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = endpoint(embedded)
-    with pytest.raises(ModelzoneError):
-        cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:BatchSize": "4"})
-    shown = capfd.readouterr().out
-    assert "manifest.json" in shown
+    before, uri = endpoint(embedded), embedded.outputs("deployment-mixtral")["ArtifactUri"]
+    embedded.set_faults({"export": "oom"})
+    try:
+        with pytest.raises(ModelzoneError):
+            cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:BatchSize": "2"})
+    finally:
+        embedded.set_faults({})
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "step 'export' failed" in shown
+    assert "modelzone compile logs mixtral" in shown
+    assert "Traceback" not in shown
+    assert " at " not in shown.partition("step 'export' failed")[2][:600].partition("modelzone compile logs")[0]
     assert endpoint(embedded) == before
+    assert embedded.outputs("deployment-mixtral")["ArtifactUri"] == uri
+    assert hosts(embedded, "pending", "running") == []
+    assert ask(embedded)
+
+
+def test_another_shape_is_compiled_and_served_as_its_manifest_says(cdk: CdkCli, embedded: Embedded) -> None:
+    before = embedded.outputs("deployment-mixtral")["ArtifactUri"]
+    count = len(executions(embedded))
+    cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:BatchSize": "2"})
+    after = embedded.outputs("deployment-mixtral")["ArtifactUri"]
+    assert after != before
+    assert len(executions(embedded)) == count + 1
+    variables = container_environment(embedded)
+    assert (variables["MAX_BATCH_SIZE"], variables["MAX_BATCH_PREFILL_TOKENS"]) == ("2", "1024")
+    assert ask(embedded)
+    # Back to the first artifact, which is still there: nothing is compiled.
+    cdk.deploy([STACK], parameters={f"{PARAMETERS_OF}:BatchSize": ""})
+    assert embedded.outputs("deployment-mixtral")["ArtifactUri"] == before
+    assert len(executions(embedded)) == count + 1
     assert ask(embedded)
 
 
@@ -324,6 +383,10 @@ def test_destroy_leaves_nothing(cdk: CdkCli, embedded: Embedded) -> None:
         ]
         == []
     )
+    assert embedded.client("stepfunctions").list_state_machines()["stateMachines"] == []
+    assert embedded.client("events").list_rules()["Rules"] == []
+    assert embedded.client("sns").list_topics()["Topics"] == []
+    assert hosts(embedded, "pending", "running", "stopping", "stopped") == []
     buckets = [b["Name"] for b in embedded.client("s3").list_buckets()["Buckets"]]
     assert not [b for b in buckets if not b.startswith("cdk-")]
     assert embedded.client("secretsmanager").list_secrets()["SecretList"] == []

@@ -7,22 +7,25 @@ import hashlib
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from botocore.awsrequest import AWSResponse
 from botocore.response import StreamingBody
 from unit.test_doctor_support import Account, error
 
-from modelzone.artifacts import artifact_key, artifact_prefix
+from modelzone.artifacts import artifact_key, artifact_prefix, weights_prefix
 from modelzone.planning import DeploymentPlan, plan_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "models"
+OTHER = "models-of-prod"
 MACHINE = "arn:aws:states:us-east-1:111122223333:stateMachine:modelzone-dev-compile"
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 OLD = NOW - timedelta(days=30)
@@ -74,6 +77,7 @@ class S3Object:
     changed: datetime
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksum: str = ""
+    algorithm: str = "SHA256"
 
 
 @dataclass
@@ -103,12 +107,21 @@ class Run:
         )
         return self
 
-    def leave(self, state: str, output: Mapping[str, Any]) -> Run:
+    def leave(self, state: str, output: Mapping[str, Any], after: float = 0) -> Run:
         number = len(self.events) + 1
         details = {"name": state, "output": json.dumps(output)}
+        when = NOW + timedelta(seconds=after)
         self.events.append(
-            {"id": number, "type": "TaskStateExited", "timestamp": NOW, "stateExitedEventDetails": details}
+            {"id": number, "type": "TaskStateExited", "timestamp": when, "stateExitedEventDetails": details}
         )
+        return self
+
+    def fail(self, message: str, *, error: str = "CapacityError", after: float = 0) -> Run:
+        """A try of the step fails."""
+        details = {"error": error, "cause": json.dumps({"errorMessage": message, "errorType": error})}
+        when = NOW + timedelta(seconds=after)
+        number = len(self.events) + 1
+        self.events.append({"id": number, "type": "TaskFailed", "timestamp": when, "taskFailedEventDetails": details})
         return self
 
 
@@ -118,6 +131,8 @@ class World(Account):
     def __init__(self) -> None:
         super().__init__()
         self.objects: dict[str, S3Object] = {}
+        self.buckets: dict[str, dict[str, S3Object]] = {BUCKET: self.objects}
+        self.uploads: dict[str, dict[str, Any]] = {}
         self.parameters: dict[str, list[str]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.runs: list[Run] = []
@@ -129,6 +144,7 @@ class World(Account):
                 "SubnetIds": "subnet-a,subnet-b",
             },
             "modelzone-dev-model-store": {"ModelBucketName": BUCKET},
+            "modelzone-prod-model-store": {"ModelBucketName": OTHER},
         }
         self.streams: dict[str, list[tuple[int, str]]] = {}
         self.no_capacity: set[tuple[str, str]] = set()
@@ -166,6 +182,18 @@ class World(Account):
             }
             self.put(prefix + "manifest.json", json.dumps(document).encode(), changed=changed)
         return artifact_key(wanted)
+
+    def mirror(self, files: Mapping[str, bytes] | None = None, *, listed: bool = True) -> str:
+        """Mirror the weights of mixtral; returns their prefix."""
+        prefix = weights_prefix(facts()["model_id"], facts()["model_revision"])
+        rows = []
+        for path, body in (files or {"config.json": b"{}", "model.safetensors": b"weights"}).items():
+            self.put(prefix + path, body)
+            digest = hashlib.sha256(body).hexdigest()
+            rows.append({"path": path, "size": len(body), "sha256": digest, "s3_checksum": ""})
+        document = {"format": 1, "kind": "weights", "objects": rows if listed else []}
+        self.put(f"{prefix}manifest.json", json.dumps(document).encode())
+        return prefix
 
     def uri(self, **of: str) -> str:
         return f"s3://{BUCKET}/{artifact_prefix(facts(**of))}"
@@ -215,30 +243,91 @@ class World(Account):
         rows = [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()]
         return {"Stacks": [{"StackName": params["StackName"], "Outputs": rows}]}
 
+    def cloudformation_list_stack_resources(self, _: Mapping[str, Any]) -> Any:
+        row = {
+            "LogicalResourceId": "PipelineStepsLogsBBA7C66A",
+            "PhysicalResourceId": "steps",
+            "ResourceType": "AWS::Logs::LogGroup",
+            "LastUpdatedTimestamp": NOW,
+            "ResourceStatus": "CREATE_COMPLETE",
+        }
+        return {"StackResourceSummaries": [row]}
+
     def s3_list_objects_v2(self, params: Mapping[str, Any]) -> Any:
         rows = [
             {"Key": key, "Size": len(item.body), "LastModified": item.changed}
-            for key, item in sorted(self.objects.items())
+            for key, item in sorted(self._in(params).items())
             if key.startswith(params["Prefix"])
         ]
         return {"Contents": rows, "IsTruncated": False}
 
     def s3_get_object(self, params: Mapping[str, Any]) -> Any:
-        item = self.objects.get(params["Key"])
+        item = self._in(params).get(params["Key"])
         if item is None:
             return error("NoSuchKey", "no such key", 404)
         return {"Body": StreamingBody(io.BytesIO(item.body), len(item.body)), "ContentLength": len(item.body)}
 
     def s3_head_object(self, params: Mapping[str, Any]) -> Any:
-        item = self.objects.get(params["Key"])
+        item = self._in(params).get(params["Key"])
         if item is None:
             return error("404", "Not Found", 404)
         found = {"ContentLength": len(item.body), "Metadata": dict(item.metadata)}
-        return {**found, "ChecksumSHA256": item.checksum} if item.checksum else found
+        return {**found, f"Checksum{item.algorithm}": item.checksum} if item.checksum else found
+
+    def s3_delete_object(self, params: Mapping[str, Any]) -> Any:
+        self._in(params).pop(params["Key"], None)
+        return {}
+
+    def s3_put_object(self, params: Mapping[str, Any]) -> Any:
+        body = getattr(params["Body"], "getvalue", lambda: params["Body"])()
+        self._in(params)[params["Key"]] = S3Object(body, NOW, params.get("Metadata", {}), sha256_text(body))
+        return {}
+
+    def s3_copy_object(self, params: Mapping[str, Any]) -> Any:
+        assert params["MetadataDirective"] == "REPLACE"
+        assert params["ChecksumAlgorithm"] == "SHA256"
+        body = self._source(params).body
+        self._in(params)[params["Key"]] = S3Object(body, NOW, params["Metadata"], sha256_text(body))
+        return {"CopyObjectResult": {"ETag": "x"}}
+
+    def s3_create_multipart_upload(self, params: Mapping[str, Any]) -> Any:
+        name = f"upload-{len(self.uploads)}"
+        self.uploads[name] = {**params, "parts": {}, "done": ""}
+        return {"UploadId": name}
+
+    def s3_upload_part_copy(self, params: Mapping[str, Any]) -> Any:
+        first, last = map(int, params["CopySourceRange"].removeprefix("bytes=").split("-"))
+        body = self._source(params).body
+        assert last < len(body)
+        part = body[first : last + 1]
+        self.uploads[params["UploadId"]]["parts"][params["PartNumber"]] = part
+        return {"CopyPartResult": {"ETag": f"etag-{params['PartNumber']}", "ChecksumCRC32": crc32_text(part)}}
+
+    def s3_complete_multipart_upload(self, params: Mapping[str, Any]) -> Any:
+        upload = self.uploads[params["UploadId"]]
+        listed = [(row["PartNumber"], row["ChecksumCRC32"]) for row in params["MultipartUpload"]["Parts"]]
+        assert listed == [(number, crc32_text(part)) for number, part in sorted(upload["parts"].items())]
+        body = b"".join(part for _, part in sorted(upload["parts"].items()))
+        upload["done"] = "completed"
+        checksum = f"{crc32_text(body)}-{len(listed)}"
+        self._in(params)[params["Key"]] = S3Object(body, NOW, upload["Metadata"], checksum, upload["ChecksumAlgorithm"])
+        return {}
+
+    def s3_abort_multipart_upload(self, params: Mapping[str, Any]) -> Any:
+        self.uploads[params["UploadId"]]["done"] = "aborted"
+        return {}
+
+    def _in(self, params: Mapping[str, Any]) -> dict[str, S3Object]:
+        return self.buckets.setdefault(params["Bucket"], {})
+
+    def _source(self, params: Mapping[str, Any]) -> S3Object:
+        source = params["CopySource"]
+        bucket, key = source.split("/", 1) if isinstance(source, str) else (source["Bucket"], source["Key"])
+        return self.buckets[bucket][unquote(key)]
 
     def s3_delete_objects(self, params: Mapping[str, Any]) -> Any:
         for row in params["Delete"]["Objects"]:
-            self.objects.pop(row["Key"], None)
+            self._in(params).pop(row["Key"], None)
         return {}
 
     def ssm_get_parameter(self, params: Mapping[str, Any]) -> Any:
@@ -312,6 +401,10 @@ class World(Account):
         run = self._run(params["executionArn"])
         assert run is not None
         newest = sorted(run.events, key=lambda event: -event["id"])
+        if not params.get("reverseOrder"):
+            newest.reverse()
+        if not params.get("includeExecutionData", True):
+            newest = [_without_data(event) for event in newest]
         start = int(params.get("nextToken", 0))
         page = newest[start : start + 3]
         more = {"nextToken": str(start + 3)} if start + 3 < len(newest) else {}
@@ -341,6 +434,17 @@ class World(Account):
         names = [name for name in sorted(self.streams) if name.startswith(params["logStreamNamePrefix"])]
         return {"logStreams": [{"logStreamName": name} for name in names]}
 
+    def logs_filter_log_events(self, params: Mapping[str, Any]) -> Any:
+        wanted = params["filterPattern"].strip('"')
+        found = [
+            {"timestamp": when, "message": text}
+            for name, lines in self.streams.items()
+            if name.startswith(f"{params['logGroupName']}/")
+            for when, text in lines
+            if wanted in text
+        ]
+        return {"events": found}
+
     def logs_get_log_events(self, params: Mapping[str, Any]) -> Any:
         lines = self.streams[params["logStreamName"]]
         start = int(params.get("nextToken", "0"))
@@ -352,6 +456,22 @@ class World(Account):
 
     def _run(self, arn: str) -> Run | None:
         return next((run for run in self.runs if run.arn == arn), None)
+
+
+def sha256_text(body: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+def crc32_text(body: bytes) -> str:
+    return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+
+
+def _without_data(event: Mapping[str, Any]) -> dict[str, Any]:
+    """As AWS answers without execution data: no outputs."""
+    found = dict(event)
+    if "stateExitedEventDetails" in found:
+        found["stateExitedEventDetails"] = {"name": found["stateExitedEventDetails"]["name"]}
+    return found
 
 
 def _matches(host: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

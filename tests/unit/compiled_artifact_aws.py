@@ -176,7 +176,7 @@ class FakeS3(Service):
 
 
 class FakeEc2(Service):
-    """`refusals` are codes by (instance type, subnet); None stands for any."""
+    """`refusals` are codes by (instance type, subnet); None stands for any. `on_start` is called after each start."""
 
     service = "ec2"
 
@@ -184,6 +184,8 @@ class FakeEc2(Service):
         super().__init__()
         self.instances: dict[str, dict[str, Any]] = {}
         self.refusals: dict[tuple[str | None, str | None], str] = {}
+        self.spot_refusals: dict[tuple[str | None, str | None], str] = {}
+        self.on_start: Callable[[], None] = lambda: None
         self.clock: Callable[[], datetime] = lambda: START
         self.hidden: set[str] = set()
         self._tokens: dict[str, str] = {}
@@ -191,9 +193,11 @@ class FakeEc2(Service):
     def run_instances(self, **given: Any) -> dict[str, Any]:
         self._enter("run_instances", given)
         kind, subnet = given["InstanceType"], given["SubnetId"]
+        spot = "InstanceMarketOptions" in given
+        refusals = {**self.refusals, **(self.spot_refusals if spot else {})}
         for pair in ((kind, subnet), (kind, None), (None, subnet), (None, None)):
-            if pair in self.refusals:
-                raise client_error(self.refusals[pair], "refused", "RunInstances")
+            if pair in refusals:
+                raise client_error(refusals[pair], "refused", "RunInstances")
         token = given["ClientToken"]
         if token not in self._tokens:
             name = f"i-{len(self.instances):04d}"
@@ -205,7 +209,9 @@ class FakeEc2(Service):
                 "LaunchTime": self.clock(),
                 "State": {"Name": "pending"},
                 "Tags": given["TagSpecifications"][0]["Tags"],
+                **({"InstanceLifecycle": "spot"} if spot else {}),
             }
+        self.on_start()
         return {"Instances": [self.instances[self._tokens[token]]]}
 
     def describe_instances(self, **given: Any) -> dict[str, Any]:
@@ -362,6 +368,10 @@ class FakeStepFunctions(Service):
             raise client_error("ExecutionDoesNotExist", operation="DescribeExecution")
         return self.executions[given["executionArn"]]
 
+    def stop_execution(self, **given: Any) -> None:
+        self._enter("stop_execution", given)
+        self.executions[given["executionArn"]]["status"] = "ABORTED"
+
     def list_executions(self, **given: Any) -> dict[str, Any]:
         """One a page."""
         self._enter("list_executions", given)
@@ -370,6 +380,42 @@ class FakeStepFunctions(Service):
         at = int(given.get("nextToken", 0))
         more = {"nextToken": str(at + 1)} if at + 1 < len(rows) else {}
         return {"executions": rows[at : at + 1], **more}
+
+
+class FakeSageMaker(Service):
+    """`models` are descriptions by name."""
+
+    service = "sagemaker"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: dict[str, dict[str, Any]] = {}
+        self.vanished: set[str] = set()
+
+    def get_paginator(self, operation: str) -> Any:
+        def paginate(**given: Any) -> Iterator[dict[str, Any]]:
+            self._enter(operation, given)
+            yield from ({"Models": [{"ModelName": name}]} for name in [*self.vanished, *self.models])
+
+        return SimpleNamespace(paginate=paginate)
+
+    def describe_model(self, **given: Any) -> dict[str, Any]:
+        self._enter("describe_model", given)
+        if given["ModelName"] not in self.models:
+            raise client_error("ValidationException", "Could not find model", "DescribeModel")
+        return self.models[given["ModelName"]]
+
+
+class FakeCloudFormation(Service):
+    service = "cloudformation"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = "DELETE_IN_PROGRESS"
+
+    def describe_stacks(self, **given: Any) -> dict[str, Any]:
+        self._enter("describe_stacks", given)
+        return {"Stacks": [{"StackStatus": self.status}]}
 
 
 class Recorder(Service):
@@ -392,7 +438,8 @@ class FakeAws:
 
     def __init__(self) -> None:
         self.s3, self.ec2, self.ssm, self.registry = FakeS3(), FakeEc2(), FakeSsm(), FakeEcr()
-        self.ec2_once = self.ec2
+        self.ec2_once, self.ssm_once = self.ec2, self.ssm
+        self.sagemaker, self.cloudformation = FakeSageMaker(), FakeCloudFormation()
         self.stepfunctions = FakeStepFunctions()
         self.sns, self.cloudwatch, self.events = Recorder("sns"), Recorder("cloudwatch"), Recorder("events")
         self.regions: list[str] = []
@@ -437,6 +484,8 @@ class Machine:
         self.aws.ssm.parameters[f"{settings.orders_path}/mixtral"] = json.dumps(order(**ordered))
         self.state: dict[str, Any] = {"deployment": "mixtral"}
         self.execution: dict[str, str] = dict(EXECUTION)
+        self.aws.stepfunctions.add(NAME)
+        self.seconds_left = 300.0
 
     def step(self, name: str, **state: Any) -> dict[str, Any]:
         self.state = self.event({"step": name, "execution": self.execution, "state": {**self.state, **state}})
@@ -455,6 +504,7 @@ class Machine:
             clients=self.aws,  # type: ignore[arg-type]
             now=lambda: self.now,
             sleep=self.pass_time,
+            seconds_left=lambda: self.seconds_left,
         )
         return json.loads(json.dumps(result))
 

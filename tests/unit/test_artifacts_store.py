@@ -118,7 +118,7 @@ def test_each_kind_of_damage_is_found(world: World) -> None:
     assert found["gone"] == "is missing"
     assert found["short"] == "has 1 bytes, the manifest says 3"
     assert found["marked"].startswith("is marked sha256 else, the manifest says ")
-    assert found["summed"].startswith("has S3's checksum else, the manifest says ")
+    assert found["summed"].startswith("has S3's checksum SHA256:else, the manifest says ")
     assert found["rotten"].startswith("holds sha256 ")
     shallow = {item.path: item.problem for item in verify(world("s3"), place, deep=False)}
     assert shallow == {**found, "rotten": ""}

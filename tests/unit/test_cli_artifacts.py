@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
-from unit.compile_world import Run, World, facts
+from unit.compile_world import MACHINE, NOW, OTHER, Run, S3Object, World, facts
 
 from modelzone.artifacts import artifact_prefix
 from modelzone.cli.app import app
@@ -45,7 +45,7 @@ def test_the_list_has_users_and_incomplete_artifacts(world: World) -> None:
     world.runs.append(Run(f"mixtral-{half}-20261121120000"))
     shown = run("list").stdout
     users = "deployment prod/big; plan of dev/mixtral; model theirs"
-    row = rf"^{used} +mistralai/Mixtral.* complete +0.00 +2026-10-22 +{users}$"
+    row = rf"^{used} +mistralai/Mixtral.* sizes agree +0.00 +2026-10-22 +{users}$"
     assert re.search(row, shown, re.MULTILINE)
     assert re.search(rf"^{half} +mistralai--mixtral.* incomplete .* running compilation mixtral-", shown, re.MULTILINE)
     found = {item["key"]: item for item in document(run("list", "--json"))["artifacts"]}
@@ -69,6 +69,15 @@ def test_one_artifact_with_its_objects(world: World) -> None:
     assert found["facts"] == facts()
     assert [item["path"] for item in found["objects"]] == ["compiled/a.neff", "config.json", "manifest.json", "stray"]
     assert "there is no artifact 'x'" in run("show", "x").stderr
+    assert (found["state"], found["unlisted"]) == ("complete", ["stray"])
+    stray = "problem: stray is not in the manifest: SageMaker would load it with the rest; delete it\n"
+    assert stray in shown
+    assert "sizes agree, 1 unlisted" in run("list").stdout
+    checked = run("verify", key)
+    assert (checked.exit_code, checked.stdout) == (ExitCode.REFUSED, stray)
+    world.objects[artifact_prefix(facts()) + "config.json"].metadata = {"sha256": "else"}
+    assert re.search("^state +incomplete$", run("show", key).stdout, re.MULTILINE)
+    assert document(run("show", key, "--json"))["problems"][0].startswith("config.json is marked sha256 else")
 
 
 @pytest.mark.parametrize("deep", [[], ["--deep"]])
@@ -98,6 +107,41 @@ def test_an_artifact_without_a_manifest_is_none(world: World) -> None:
         ExitCode.REFUSED,
         "problem: it has no manifest: its upload was not finished\n",
     )
+
+
+def test_copying_to_another_store(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelzone.cli.account._transfers", lambda *_, **__: world("s3"))
+    key = world.artifact()
+    place = f"s3://{OTHER}/{artifact_prefix(facts())}"
+    assert run("copy", key[:6], "--to", "prod").stdout == f"{place}: 2 of 2 objects copied, 0.00 GiB; complete\n"
+    world.buckets[OTHER][artifact_prefix(facts()) + "stray"] = S3Object(b"", NOW)
+    again = run("copy", key, "--to", "prod")
+    assert again.stdout == f"{place}: 0 of 2 objects copied, 0.00 GiB, 2 were there; complete\n"
+    assert "stray is not in the manifest" in again.stderr
+    found = document(run("copy", key, "--to", "dev", "-e", "prod", "--json"))
+    assert (found["source"], found["target"], found["objects"]) == (place, world.uri(), 2)
+    prefix = world.mirror()
+    assert f"s3://{OTHER}/{prefix}: 2 of 2" in run("copy", "--weights", "mixtral", "--to", "prod").stdout
+
+
+def test_copies_that_cannot_be(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelzone.cli.account._transfers", lambda *_, **__: world("s3"))
+    key = world.artifact()
+    for words in ([], [key, "--weights", "mixtral"]):
+        assert "name either an artifact's KEY or --weights" in run("copy", *words, "--to", "prod").stderr
+    assert "dev and dev use the same store" in run("copy", key, "--to", "dev").stderr
+    assert "prod has no deployment 'typo'" in run("copy", "--weights", "typo", "--to", "prod").stderr
+    answer = run("copy", "--weights", "mixtral", "--to", "prod")
+    assert answer.exit_code == ExitCode.REFUSED
+    assert "fix: modelzone compile mixtral --weights-only -e dev" in answer.stderr
+    world.stacks["modelzone-prod-compile"] = {"StateMachineArn": MACHINE}
+    world.runs.append(Run(f"mixtral-{key}-20261121120000"))
+    answer = run("copy", key, "--to", "prod")
+    assert "makes the same artifact in prod now" in answer.stderr
+    world.runs.clear()
+    del world.objects[artifact_prefix(facts()) + "config.json"]
+    assert "is not complete: config.json is missing" in run("copy", key, "--to", "prod").stderr
+    assert not world.buckets.get(OTHER)
 
 
 def test_a_dry_run_says_what_would_go_and_deletes_nothing(world: World) -> None:
@@ -178,7 +222,7 @@ def test_wrong_usage(words: list[str], says: str) -> None:
     assert says in answer.stderr
 
 
-@pytest.mark.parametrize("words", [[], ["list"], ["show"], ["verify"], ["gc"]])
+@pytest.mark.parametrize("words", [[], ["list"], ["show"], ["verify"], ["copy"], ["gc"]])
 def test_help_has_examples_and_whole_sentences(words: list[str]) -> None:
     shown = run(*words, "--help").stdout
     assert "Examples:\n    modelzone artifacts " in shown

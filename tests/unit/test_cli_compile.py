@@ -17,10 +17,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 from unit.compile_world import MACHINE, NOW, Run, World, facts, order
 
-from modelzone.artifacts import artifact_key
+from modelzone.artifacts import artifact_key, artifact_prefix
 from modelzone.cli.app import app
 from modelzone.cli.exits import ExitCode
-from modelzone.cli.live import LiveView, drawing
+from modelzone.cli.live import LiveView, drawing, progress_view
 from modelzone.compiling.executions import Machine
 from modelzone.compiling.snapshot import Snapshot, Watch
 
@@ -75,7 +75,8 @@ def test_it_starts_a_compilation_and_says_what_that_costs(world: World, words: l
     assert re.fullmatch(rf"mixtral-{KEY}-\d{{14}}", started["name"])
     assert json.loads(started["input"]) == {"deployment": "mixtral", "requested_by": "modelzone compile"}
     assert "inf2.24xlarge, on-demand, 6.49 USD an hour; else inf2.48xlarge" in shown.stdout
-    assert "6 h at most, 38.94 USD" in shown.stdout
+    # The dearest type that may be started, for as long as a host may last.
+    assert "6 h; a host ends after 7.5 h at most: 97.36 USD at the dearest type's price" in shown.stdout
     assert "modelzone compile mixtral -e dev --follow" in shown.stdout
     assert "tgi-neuronx 0.0.25, degree 8, batch 1, sequence 1024, fp16" in shown.stdout
 
@@ -84,7 +85,7 @@ def test_as_json(world: World) -> None:
     found = document(run("mixtral", "--json"))
     assert found["execution"] == world.runs[0].name
     assert (found["key"], found["already"], found["attached"]) == (KEY, False, False)
-    assert found["usd_per_hour"] == 6.49063
+    assert (found["usd_per_hour"], found["most_hours"], found["most_usd"]) == (6.49063, 7.5, 97.36)
     assert found["artifact"] == world.uri()
 
 
@@ -96,7 +97,31 @@ def test_a_complete_artifact_is_not_compiled_again(world: World) -> None:
         f"{world.uri()} is complete: there is nothing to compile\n",
     )
     assert document(run("mixtral", "--json"))["already"] is True
+    result = document(run("mixtral", "--json", "--follow"))["result"]
+    assert (result["status"], result["artifact"], result["failure"]) == ("succeeded", world.uri(), None)
+    assert set(result) == set(snapshot_keys(world))
     assert world.asked_for("StartExecution") == []
+
+
+def snapshot_keys(world: World) -> list[str]:
+    world.runs.append(Run(NAME))
+    found = list(snapshot(world).as_dict())
+    world.runs.clear()
+    return found
+
+
+def test_what_verify_calls_broken_is_compiled_again(world: World) -> None:
+    world.artifact()
+    world.objects[artifact_prefix(facts()) + "config.json"].metadata = {"sha256": "else"}
+    assert re.search("^started ", run("mixtral").stdout, re.MULTILINE)
+
+
+def test_what_the_manifest_does_not_list_is_said(world: World) -> None:
+    world.artifact()
+    world.put(artifact_prefix(facts()) + "stray", b"x")
+    shown = run("mixtral")
+    assert "is complete: there is nothing to compile" in shown.stdout
+    assert "holds stray, which its manifest does not list: SageMaker would load it" in shown.stderr
 
 
 def test_an_incomplete_artifact_is_compiled(world: World) -> None:
@@ -135,6 +160,9 @@ def test_another_model_is_compiled_with_a_warning(world: World) -> None:
         (["mixtral", "--set", "tensor_parallel_degree=4"], 1, "does not fit on ml.inf2.24xlarge"),
         (["mixtral", "--set", "tensor_parallel_degree=24"], 1, "is not possible on ml.inf2.24xlarge"),
         (["mixtral", "--set", "model_revision=main"], 1, "a commit of the hub, 40 hexadecimal digits"),
+        (["mixtral", "--set", "batch_size=0"], 1, "--set batch_size=0"),
+        (["mixtral", "-c", "deployment.mixtral.batch_size=0"], 1, "-c deployment.mixtral.batch_size=0"),
+        (["mixtral", "-c", "environment=dev"], 1, "is not an override"),
         (["mixtral", "--set", "dtype=bf16"], 2, "a compilation may be given batch_size, model_id, model_revision"),
         (["mixtral", "--set", "batch_size"], 2, "is not FIELD=VALUE"),
         (["mixtral", "--set", "batch_size=2", "--set", "batch_size=4"], 2, "batch_size is given twice"),
@@ -151,6 +179,7 @@ def test_what_cannot_be_is_refused_before_anything_is_asked(
     assert (answer.exit_code, answer.stdout) == (code, "")
     assert says in answer.stderr
     assert "Traceback" not in answer.output
+    assert ("--set" in words) <= ("-c deployment" not in answer.stderr)
     assert not [name for name, _ in world.asked if "StartExecution" in name]
 
 
@@ -163,13 +192,38 @@ def test_a_stack_that_is_not_deployed(world: World) -> None:
 
 
 def test_an_order_of_other_settings(world: World) -> None:
-    world.parameters["/modelzone/dev/compile/orders/mixtral"] = [json.dumps(order(facts=facts(batch_size="4")))]
-    answer = run("mixtral")
+    ordered = order(facts=facts(engine_version="0.0.28", batch_size="4"))
+    world.parameters["/modelzone/dev/compile/orders/mixtral"] = [json.dumps(ordered)]
+    answer = run("mixtral", "-c", "deployment.mixtral.batch_size=2")
     assert answer.exit_code == ExitCode.REFUSED
-    assert "was deployed from other settings than those of this folder: batch_size '4' there, '1' here" in answer.stderr
-    assert "fix: cdk deploy CompileStack -c environment=dev" in answer.stderr
+    said = "was deployed from other settings than those of this folder: engine_version '0.0.28' there, '0.0.25' here"
+    assert (
+        f"{said}\n  fix: cdk deploy CompileStack -c environment=dev -c deployment.mixtral.batch_size=2" in answer.stderr
+    )
     world.parameters.clear()
     assert "knows no deployment mixtral" in run("mixtral").stderr
+
+
+def test_an_order_of_another_shape_is_overridden(world: World) -> None:
+    other = facts(batch_size="4", sequence_length="2048", model_revision="0" * 40)
+    world.parameters["/modelzone/dev/compile/orders/mixtral"] = [json.dumps(order(facts=other))]
+    shown = run("mixtral")
+    assert shown.exit_code == ExitCode.DONE, shown.output
+    planned = {name: facts()[name] for name in ("batch_size", "sequence_length", "model_revision")}
+    assert world.runs[0].given["facts"] == planned
+    assert KEY in world.runs[0].name
+    assert "note: the compile stack orders batch_size 4; 1 is compiled, as here" in shown.stderr
+    world.runs.clear()
+    run("mixtral", "--set", "batch_size=4", "--set", "sequence_length=2048")
+    assert world.runs[0].given["facts"] == {"model_revision": facts()["model_revision"]}
+
+
+def test_overrides_of_the_cdk(world: World) -> None:
+    shown = run("mixtral", "-c", "deployment.mixtral.batch_size=4", "--set", "sequence_length=2048")
+    assert shown.exit_code == ExitCode.DONE, shown.output
+    assert world.runs[0].given["facts"] == {"batch_size": "4", "sequence_length": "2048"}
+    again = "modelzone compile mixtral -e dev -c deployment.mixtral.batch_size=4 --set sequence_length=2048 --follow"
+    assert again in shown.stdout
 
 
 def test_other_differences_are_said(world: World) -> None:
@@ -178,7 +232,7 @@ def test_other_differences_are_said(world: World) -> None:
     assert answer.exit_code == ExitCode.DONE
     assert "note: the compile stack has purchase spot, this folder on-demand: deploy CompileStack" in answer.stderr
     assert "6.49 USD an hour on demand, less as Spot" in answer.stdout
-    assert "2 h at most, 12.98 USD" in answer.stdout
+    assert "2 h; a host ends after 3.5 h at most: 45.43 USD" in answer.stdout
 
 
 def test_weights_only_on_the_small_host(world: World) -> None:
@@ -186,16 +240,43 @@ def test_weights_only_on_the_small_host(world: World) -> None:
     assert "inf2.xlarge, on-demand, 0.76 USD an hour" in shown.stdout
     assert world.runs[0].given["weights_only"] is True
     assert "--weights-only --follow" in shown.stdout
-    # The compilation proper waits for it.
+    world.runs[0].name = NAME
+    # The compilation proper is another one, which waits for it.
     answer = run("mixtral")
-    assert answer.exit_code == ExitCode.REFUSED
-    assert f"{world.runs[0].name} mirrors the weights of this model now" in answer.stderr
+    assert answer.exit_code == ExitCode.DONE, answer.output
+    assert f"{NAME} mirrors the weights now; this compilation waits for its end" in answer.stderr
+    assert [run.given.get("weights_only", False) for run in world.runs] == [True, False]
+    world.runs.reverse()
+    for words, attached in ((["mixtral"], world.runs[0].name), (["mixtral", "--weights-only"], NAME)):
+        assert document(run(*words, "--json"))["execution"] == attached
+
+
+def test_a_start_in_the_second_of_another_kind_gets_a_name_of_its_own(world: World) -> None:
+    machine = Machine(world("stepfunctions"), MACHINE)
+    names = [
+        machine.start(deployment="mixtral", key=KEY, facts={}, weights_only=only, requested_by="me", now=NOW).name
+        for only in (True, False, False, True)
+    ]
+    later = f"mixtral-{KEY}-20261121120001"
+    assert names == [NAME, later, later, NAME]
 
 
 def test_weights_that_are_mirrored_are_not_mirrored_again(world: World) -> None:
-    world.put(f"weights/mistralai--mixtral-8x7b-instruct-v0.1/{facts()['model_revision']}/manifest.json", b"{}")
+    world.mirror()
     assert "is complete" in run("mixtral", "--weights-only").stdout
     assert world.runs == []
+
+
+@pytest.mark.parametrize("damage", ["emptied", "gone", "short", "no JSON"])
+def test_a_mirror_that_is_not_whole_is_none(world: World, damage: str) -> None:
+    prefix = world.mirror(listed=damage != "emptied")
+    if damage == "gone":
+        del world.objects[f"{prefix}model.safetensors"]
+    elif damage == "short":
+        world.objects[f"{prefix}model.safetensors"].body = b"w"
+    elif damage == "no JSON":
+        world.put(f"{prefix}manifest.json", b"{")
+    assert re.search("^started ", run("mixtral", "--weights-only").stdout, re.MULTILINE)
 
 
 def test_without_a_way_to_the_hub_the_weights_have_to_be_there(world: World) -> None:
@@ -206,8 +287,9 @@ def test_without_a_way_to_the_hub_the_weights_have_to_be_there(world: World) -> 
     assert answer.exit_code == ExitCode.REFUSED
     assert "no way to the model hub (egress: none)" in answer.stderr
     assert "modelzone compile mixtral --weights-only -e ENV" in answer.stderr
+    assert "modelzone artifacts copy --weights mixtral -e ENV --to dev" in answer.stderr
     assert run("mixtral", "--weights-only").exit_code == ExitCode.REFUSED
-    world.put(f"weights/mistralai--mixtral-8x7b-instruct-v0.1/{facts()['model_revision']}/manifest.json", b"{}")
+    world.mirror()
     assert run("mixtral").exit_code == ExitCode.DONE
 
 
@@ -267,7 +349,12 @@ def test_a_failure_is_one_message(world: World, monkeypatch: pytest.MonkeyPatch)
     assert answer.stderr == f"error: {message}\n"
     world.runs.clear()
     going_on(world, monkeypatch, begun(world), failed)
-    assert document(run("mixtral", "-f", "--json"), ExitCode.REFUSED)["error"]["message"] == message
+    answer = run("mixtral", "-f", "--json")
+    found = document(answer, ExitCode.REFUSED)
+    assert found["error"] == {"kind": "refused", "message": message}
+    assert (found["execution"], found["result"]["status"]) == (world.runs[0].name, "failed")
+    assert found["result"]["failure"] == message
+    assert answer.stderr.endswith(f"error: {message}\n")
 
 
 def test_ctrl_c_leaves_the_compilation_running(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +365,8 @@ def test_ctrl_c_leaves_the_compilation_running(world: World, monkeypatch: pytest
     answer = run("mixtral", "--set", "batch_size=2", "--follow")
     assert answer.exit_code == ExitCode.INTERRUPTED
     assert "goes on; come back with: modelzone compile mixtral -e dev --set batch_size=2 --follow" in answer.stderr
-    assert "cancel it with: modelzone compile cancel mixtral -e dev" in answer.stderr
+    name = world.runs[0].name
+    assert f"cancel it with: modelzone compile cancel mixtral -e dev --execution {name}" in answer.stderr
     assert world.runs[0].status == "RUNNING"
 
 
@@ -358,6 +446,65 @@ def test_cancelling_waits_until_the_host_is_gone(world: World, monkeypatch: pyte
     assert [row.status for row in world.runs] == ["ABORTED", "RUNNING"]
     assert run("cancel", "mixtral").stdout == "no compilation of mixtral runs in dev\n"
     assert document(run("cancel", "mixtral", "--json"))["cancelled"] == []
+    assert re.search("^status +cancelled$", run("status", "mixtral").stdout, re.MULTILINE)
+
+
+def test_all_are_stopped_before_the_first_is_waited_for(world: World) -> None:
+    names = [f"mixtral-{key}-20261121120000" for key in ("0" * 20, "1" * 20)]
+    for number, name in enumerate(names, 1):
+        world.runs.append(Run(name))
+        world.host(number, state="shutting-down", execution=name)
+    assert len(document(run("cancel", "mixtral", "--json"))["cancelled"]) == 2
+    order_of = [name.partition(".")[2] for name, _ in world.asked]
+    assert max(i for i, name in enumerate(order_of) if name == "StopExecution") < order_of.index("DescribeInstances")
+
+
+def test_one_of_several_is_cancelled(world: World) -> None:
+    other = f"mixtral-{'1' * 20}-20261121120000"
+    world.runs += [Run(NAME), Run(other)]
+    world.host(execution=other, state="shutting-down")
+    assert f"{other}: cancelled" in run("cancel", "mixtral", "--execution", other).stdout
+    assert [row.status for row in world.runs] == ["RUNNING", "ABORTED"]
+    assert run("cancel", "mixtral", "--execution", other).stdout == f"{other} has ended in dev\n"
+    answer = run("cancel", "other", "--execution", NAME)
+    assert (answer.exit_code, world.runs[0].status) == (ExitCode.REFUSED, "RUNNING")
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--all"], ["cancel"], ["logs"]])
+def test_an_unknown_deployment(world: World, words: list[str]) -> None:
+    answer = run(words[0], "typo", *words[1:])
+    assert (answer.exit_code, answer.stdout) == (ExitCode.REFUSED, "")
+    assert "environment dev has no deployment 'typo'; it has: mixtral" in answer.stderr
+    # One that was removed from the settings, and has been compiled.
+    world.runs.append(Run(f"typo-{KEY}-20261121120000", "FAILED"))
+    assert run(words[0], "typo", *words[1:]).exit_code == ExitCode.DONE
+
+
+def test_all_that_there_were(world: World) -> None:
+    assert run("status", "--all").stdout == "environment dev has had no compilation\n"
+    first = f"mixtral-{KEY}-20261121110000"
+    world.runs += [Run(first, "ABORTED"), Run(NAME), Run(f"other-{KEY}-20261121110000", "TIMED_OUT")]
+    shown = run("status", "--all").stdout
+    assert re.search(rf"^{first} +cancelled +2026-11-21 12:00 ", shown, re.MULTILINE)
+    assert re.search(r"^other-.* timed out ", shown, re.MULTILINE)
+    assert "other-" not in run("status", "mixtral", "--all").stdout
+    found = document(run("status", "mixtral", "--all", "--json"))["compilations"]
+    assert [row["execution"] for row in found] == [NAME, first]
+    assert re.search(rf"^compilation +{first}$", run("status", "--execution", first).stdout, re.MULTILINE)
+    assert "not of other" in run("status", "other", "--execution", first).stderr
+    assert run("status", "--all", "--execution", first).exit_code == ExitCode.USAGE
+
+
+def test_a_step_that_is_tried_again_says_why(world: World) -> None:
+    world.runs.append(Run(NAME).enter("Look", 0).enter("StartHost", 1).fail("no zone has a host to give", after=2))
+    assert re.search("^tries again +no zone has a host to give$", run("status", "mixtral").stdout, re.MULTILINE)
+    assert "tries again: no zone has a host to give" in run("status").stdout
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    console.print(drawing(snapshot(world)))
+    assert "tries again: no zone has" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert document(run("status", "--json"))["compilations"][0]["waiting"] == "no zone has a host to give"
+    world.runs[0].leave("StartHost", {}).enter("WaitForAgent", 9)
+    assert snapshot(world).waiting == ""
 
 
 def test_logs_of_both_streams(world: World) -> None:
@@ -394,8 +541,31 @@ def test_no_log_yet(world: World) -> None:
     world.runs.append(Run(NAME))
     answer = run("logs", "mixtral")
     assert (answer.exit_code, answer.stdout) == (ExitCode.DONE, "")
-    assert f"{NAME} has logged nothing; see: modelzone compile status mixtral -e dev" in answer.stderr
-    assert "ExecutionDoesNotExist" in run("logs", "mixtral", "--execution", "nothing").stderr
+    seen = f"modelzone compile status mixtral -e dev --execution {NAME}"
+    assert f"{NAME} has logged nothing; see: {seen}" in answer.stderr
+    said = "there is no compilation 'nothing'\n  fix: modelzone compile status --all"
+    assert said in run("logs", "mixtral", "--execution", "nothing").stderr
+
+
+def test_where_no_job_ran_the_steps_are_shown(world: World) -> None:
+    world.runs.append(Run(NAME, "FAILED"))
+    line = json.dumps({"event": "step", "step": "look", "execution": NAME, "status": "CompileError", "message": "no"})
+    world.streams["steps/a"] = [(1, line), (2, '{"event": "step", "execution": "else"}')]
+    answer = run("logs", "mixtral")
+    assert answer.stdout == f"00:00:00  look: step  execution={NAME} status=CompileError message=no\n"
+    assert f"no job of {NAME} ran on a host; this is what the steps said (steps):" in answer.stderr
+    assert [row["stream"] for row in document(run("logs", "mixtral", "--json"))["lines"]] == ["steps"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_without_cursor_control_there_are_lines(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(progress_view(apart=False), LiveView)
+    assert not isinstance(progress_view(apart=True), LiveView)
+    monkeypatch.setenv(name, value)
+    assert not isinstance(progress_view(apart=False), LiveView)
 
 
 def test_the_embedded_aws_has_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -479,6 +649,7 @@ def test_the_documentation_shows_what_is_printed(world: World) -> None:
         ("artifacts list", ["artifacts", "list"]),
         ("artifacts show", ["artifacts", "show", "KEY"]),
         ("artifacts verify", ["artifacts", "verify", "KEY"]),
+        ("artifacts copy", ["artifacts", "copy", "KEY", "--to", "prod"]),
         ("artifacts gc", ["artifacts", "gc"]),
         ("host start", ["host", "start", "mixtral", "--hours", "1"]),
         ("host list", ["host", "list"]),
@@ -486,8 +657,11 @@ def test_the_documentation_shows_what_is_printed(world: World) -> None:
         ("host stop", ["host", "stop", "i-00000000000000001"]),
     ],
 )
-def test_the_documented_keys_are_those_of_the_document(world: World, command: str, words: list[str]) -> None:
+def test_the_documented_keys_are_those_of_the_document(
+    world: World, monkeypatch: pytest.MonkeyPatch, command: str, words: list[str]
+) -> None:
     other = world.artifact(batch_size="2")
+    monkeypatch.setattr("modelzone.cli.account._transfers", lambda *_, **__: world("s3"))
     if "cancel" not in words:
         world.runs.append(Run(NAME))
     world.host(1, role="debug-host")

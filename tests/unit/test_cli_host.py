@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
-from unit.compile_world import World
+from unit.compile_world import Run, World
 
 from modelzone.cli.app import app
 from modelzone.cli.exits import ExitCode
@@ -146,11 +146,24 @@ def test_stopping_one(world: World) -> None:
 
 
 def test_a_compile_host_is_not_stopped_here(world: World) -> None:
-    world.host(1, execution="mixtral-x")
+    name = f"mixtral-{'0' * 20}-20261121120000"
+    world.host(1, execution=name)
+    world.runs.append(Run(name))
     answer = run("stop", FIRST)
     assert answer.exit_code == ExitCode.REFUSED
-    assert f"{FIRST} compiles for mixtral-x: cancel that instead" in answer.stderr
+    assert f"{FIRST} compiles for {name}: cancel that instead" in answer.stderr
+    assert f"fix: modelzone compile cancel mixtral -e dev --execution {name}" in answer.stderr
     assert world.hosts[0]["State"]["Name"] == "running"
+
+
+def test_a_compile_host_whose_compilation_has_ended_is_stopped(world: World) -> None:
+    name = f"mixtral-{'0' * 20}-20261121120000"
+    world.host(1, execution=name)
+    world.runs.append(Run(name, "FAILED"))
+    world.broken["ListExecutions"] = "AccessDenied"
+    assert run("stop", FIRST).exit_code == ExitCode.REFUSED
+    world.broken.clear()
+    assert run("stop", FIRST).stdout == f"{FIRST} ends now\n"
 
 
 @pytest.mark.parametrize("words", [[], ["start"], ["list"], ["connect"], ["stop"]])

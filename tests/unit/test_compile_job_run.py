@@ -39,8 +39,13 @@ from unit.compile_job_host import (
     step_end,
 )
 
+from compile_job import pipeline
+from compile_job.alone import LOCK, alone
+from compile_job.errors import StepError
 from compile_job.job import artifact_prefix
 from compile_job.steps import export, publish
+from compile_job.steps.cache import CompileCache
+from compile_job.transfer import fetch_files, upload_files
 from compiled_artifact.manifest import artifact_manifest, find_problems, read_raw, weights_manifest
 
 HUB_FILES = {
@@ -268,6 +273,112 @@ def test_damaged_artifact_is_made_whole_again(host: Host, s3: Any, change: str) 
     assert step_end(events, "publish")["sent"] == 1, "objects that were whole were sent again"
     assert "compiled before" in host.output
     manifest_of(s3)
+
+
+class Meddled:
+    """Another job, which acts between this one's uploads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, before: Any = None, after: Any = None) -> None:
+        self.uploads: list[list[str]] = []
+
+        def upload(s3: Any, bucket: str, uploads: Any, **options: Any) -> Any:
+            self.uploads.append([item.key.removeprefix(PREFIX) for item in uploads])
+            if before is not None:
+                before()
+            done = upload_files(s3, bucket, uploads, **options)
+            if after is not None:
+                after()
+            return done
+
+        monkeypatch.setattr(publish, "upload_files", upload)
+
+
+def test_manifest_is_taken_back_before_objects_change(host: Host, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run(host.job())
+    s3.put_object(Bucket=BUCKET, Key=PREFIX + "compiled/graph.neff", Body=b"x")
+    seen: list[Any] = []
+    Meddled(
+        monkeypatch,
+        before=lambda: seen.append(
+            json.loads(s3.get_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")["Body"].read())
+        ),
+    )
+
+    assert host.run(host.job())[0] == 0
+
+    assert [(found["objects"], found["facts"], found["key"]) for found in seen] == [([], FACTS, KEY)]
+    assert manifest_of(s3)["objects"]
+
+
+def test_what_another_job_published_meanwhile_is_left_as_it_is(
+    host: Host, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.run(host.job())
+    raw = s3.get_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")["Body"].read()
+    s3.delete_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")
+    meddled = Meddled(monkeypatch)
+    verify = pipeline.verify_artifact
+
+    def published_now(*words: Any, **options: Any) -> Any:
+        s3.put_object(Bucket=BUCKET, Key=PREFIX + "manifest.json", Body=raw)
+        return verify(*words, **options)
+
+    monkeypatch.setattr(pipeline, "verify_artifact", published_now)
+
+    status, events, errors = host.run(host.job())
+
+    assert (status, errors) == (0, "")
+    assert meddled.uploads == []
+    assert events[-1]["already"] is True
+    assert step_end(events, "publish")["sent"] == 0
+    assert s3.get_object(Bucket=BUCKET, Key=PREFIX + "manifest.json")["Body"].read() == raw
+
+
+def test_object_that_another_job_replaced_is_sent_once_more(
+    host: Host, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = [b"other bytes"]
+
+    def replace() -> None:
+        if once:
+            s3.put_object(Bucket=BUCKET, Key=PREFIX + "config.json", Body=once.pop(), Metadata={"sha256": "0" * 64})
+
+    meddled = Meddled(monkeypatch, after=replace)
+
+    status, events, _ = host.run(host.job())
+
+    assert status == 0
+    assert meddled.uploads[1:] == [["config.json"]]
+    assert any("1 objects were replaced" in event.get("message", "") for event in events)
+    manifest_of(s3)
+
+
+def test_two_jobs_for_one_artifact_publish_nothing_wrong(host: Host, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace() -> None:
+        s3.put_object(Bucket=BUCKET, Key=PREFIX + "config.json", Body=b"other", Metadata={"sha256": "0" * 64})
+
+    Meddled(monkeypatch, after=replace)
+
+    status, _, errors = host.run(host.job())
+
+    assert status == 1
+    assert "step 'publish' failed: " in errors
+    assert "config.json was replaced twice while it was uploaded: two jobs make the same artifact" in errors
+    assert "(doctor: artifact-two-jobs)" in errors
+    assert "manifest.json" not in keys(s3)
+
+
+def test_leftovers_below_the_prefix_are_told(host: Host, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key=PREFIX + "compiled/old.neff", Body=b"old")
+
+    status, events, _ = host.run(host.job())
+
+    assert status == 0
+    assert events[-1]["unlisted"] == ["compiled/old.neff"]
+    (warning,) = (event for event in events if event["event"] == "warning")
+    assert "holds compiled/old.neff, which the manifest does not list" in warning["message"]
+    assert "compiled/old.neff" in keys(s3)
+    assert "compiled/old.neff" not in {item["path"] for item in manifest_of(s3)["objects"]}
 
 
 def test_weights_are_downloaded_once_on_a_host(host: Host, s3: Any) -> None:
@@ -587,7 +698,41 @@ def test_too_small_a_host_is_refused(host: Host) -> None:
 def test_no_docker(host: Host) -> None:
     host.variables["PATH"] = str(host.folder / "nothing")
 
-    assert "docker is not installed on this host" in host.run(host.job(devices=0))[2]
+    errors = host.run(host.job(devices=0))[2]
+
+    assert "docker is not installed on this host" in errors
+    assert "the SSM document that starts this job installs it" in errors
+    assert "compile_ami_parameter" in errors
+    assert "apt-get" not in errors, "hosts reach HTTPS only, and Ubuntu's packages come by HTTP"
+
+
+def test_second_job_on_a_host_ends_at_once_and_leaves_the_first_alone(host: Host, s3: Any, endpoint: str) -> None:
+    with alone(host.folder / "work"):
+        status, events, errors = host.run_process(host.job())
+
+        assert status == 1
+        assert errors.startswith("compile_job: step 'look' failed: another compile_job runs on this host (process ")
+        assert "(doctor: compile-host-busy)" in errors
+        assert errors.count("\n") == 1
+        assert events == []
+        assert not host.log.exists()
+        assert keys(s3) == set()
+        ssm = boto3.client("ssm", endpoint_url=endpoint, **CREDENTIALS)
+        with contextlib.suppress(ssm.exceptions.ParameterNotFound):
+            value = json.loads(ssm.get_parameter(Name=PARAMETER)["Parameter"]["Value"])
+            assert "another compile_job" not in value["message"], "it is the first job's parameter"
+        ssm.close()
+    assert host.run(host.job())[0] == 0, "the lock is free again although its file is there"
+    assert (host.folder / "work" / LOCK).exists()
+
+
+def test_work_folder_that_cannot_be_made(host: Host) -> None:
+    (host.folder / "work").write_text("a file", encoding="utf-8")
+
+    errors = host.run(host.job())[2]
+
+    assert "step 'look' failed: work_dir" in errors
+    assert "cannot be made" in errors
 
 
 def is_running(pid: int) -> bool:
@@ -719,6 +864,72 @@ def test_spot_notice_stops_the_job_and_saves_what_was_compiled(host: Host, s3: A
     assert status == 0
     assert "compiled before" in other.output
     assert other.downloads() == []
+
+
+COMPILER = "neuronxcc-2.15.128.0+56dc5a86"
+
+
+def modules(folder: Path, *names: str) -> None:
+    """Files of the compiler's cache, in libneuronxla's way."""
+    for name in names:
+        path = folder / COMPILER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name, encoding="utf-8")
+
+
+def names_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder / COMPILER).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_failed_compilations_are_not_remembered(s3: Any, tmp_path: Path) -> None:
+    """A rerun on a larger host has to compile them."""
+    good = ("MODULE_1+a/model.neff", "MODULE_1+a/model.done", "0_REGISTRY/x.json")
+    failed = ("MODULE_2+a/model.log", "MODULE_2+a/model.hlo_module.pb", "MODULE_3+a/model.hlo_module.pb")
+    both = ("MODULE_4+a/model.neff", "MODULE_4+a/model.done", "MODULE_4+a/model.log")
+    here, there = tmp_path / "here", tmp_path / "there"
+    modules(here, *good, *failed, *both)
+    cache = CompileCache(s3, BUCKET, KEY, here)
+
+    cache.save(threading.Event())
+
+    assert keys(s3, f"cache/{KEY}/{COMPILER}/") == set(good)
+    for name in (*failed, *both):  # as versions that did not look left them
+        s3.put_object(Bucket=BUCKET, Key=f"cache/{KEY}/{COMPILER}/{name}", Body=b"x")
+    CompileCache(s3, BUCKET, KEY, there).restore(threading.Event())
+    assert names_of(there) == set(good)
+    cache.restore(threading.Event())
+    assert names_of(here) == set(good), "what failed on this host was left for the next export"
+    assert not list(here.rglob("MODULE_2*"))
+
+
+def test_graph_that_is_half_moved_does_not_look_finished(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules(tmp_path, "MODULE_1+a/model.done", "MODULE_1+a/model.neff")
+    cache = CompileCache(s3, BUCKET, KEY, tmp_path)
+
+    def refuse(_s3: Any, _bucket: str, uploads: Any, **options: Any) -> Any:
+        assert all(item.path.name != "model.done" for item in uploads), "it is sent when the rest is there"
+        raise StepError("the network is gone")
+
+    monkeypatch.setattr("compile_job.steps.cache.upload_files", refuse)
+    cache.save(threading.Event())
+    assert keys(s3, f"cache/{KEY}/") == set()
+    monkeypatch.undo()
+    cache.save(threading.Event())
+    other = CompileCache(s3, BUCKET, KEY, tmp_path / "other")
+    calls: list[list[str]] = []
+
+    def fetch(client: Any, bucket: str, items: Any, **options: Any) -> Any:
+        calls.append([item.path.name for item in items])
+        if len(calls) == 2:
+            raise StepError("the network is gone")
+        return fetch_files(client, bucket, items, **options)
+
+    monkeypatch.setattr("compile_job.steps.cache.fetch_files", fetch)
+    other.restore(threading.Event())
+    assert calls == [["model.neff"], ["model.done"]]
+    assert not list(other.folder.rglob("MODULE_*")), "half of a graph was left"
 
 
 def python_3_10() -> str | None:

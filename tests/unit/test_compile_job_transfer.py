@@ -8,20 +8,26 @@ import hashlib
 import io
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError
+import urllib3
+from botocore.exceptions import ClientError
+from urllib3.exceptions import ProtocolError
 
+from compile_job import transfer
 from compile_job.errors import StepError, Stopped
 from compile_job.transfer import (
     ChecksumError,
@@ -33,6 +39,7 @@ from compile_job.transfer import (
     crew,
     fetch,
     fetch_files,
+    stream,
     upload,
     upload_files,
 )
@@ -45,8 +52,13 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def refusal(code: str, operation: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": code}}, operation)
+def crc32(content: bytes) -> str:
+    return base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
+
+
+def refusal(code: str, operation: str, status: int = 400) -> ClientError:
+    response = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, operation)  # type: ignore[arg-type]
 
 
 class Store:
@@ -60,6 +72,8 @@ class Store:
         self.lock = threading.Lock()
         self.before: Callable[[str, dict[str, Any]], None] = lambda operation, arguments: None
         self.bodies: Callable[[bytes], Any] = io.BytesIO
+        self.on_the_way: Callable[[bytes], bytes] = bytes
+        self.page = 1000
 
     def _call(self, operation: str, arguments: dict[str, Any]) -> None:
         assert arguments["Bucket"] == BUCKET
@@ -81,7 +95,7 @@ class Store:
         crc = arguments.get("ChecksumCRC32")
         whole = arguments.get("ChecksumSHA256")
         assert crc or whole, "S3 could not check this"
-        if crc and crc != base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode():
+        if crc and crc != crc32(content):
             raise refusal("BadDigest", "UploadPart")
         if whole and base64.b64decode(whole) != hashlib.sha256(content).digest():
             raise refusal("BadDigest", "PutObject")
@@ -90,9 +104,12 @@ class Store:
     def put_object(self, **arguments: Any) -> dict[str, Any]:
         self._call("put_object", arguments)
         content = self._content(arguments)
-        checksum = arguments.get("ChecksumSHA256", "")
-        self.objects[arguments["Key"]] = {"content": content, "metadata": arguments["Metadata"], "checksum": checksum}
-        return {"ETag": "e", "ChecksumSHA256": checksum}
+        self.objects[arguments["Key"]] = {
+            "content": content,
+            "metadata": arguments["Metadata"],
+            "checksums": {"ChecksumSHA256": arguments["ChecksumSHA256"]},
+        }
+        return {"ETag": "e", **self.objects[arguments["Key"]]["checksums"]}
 
     def create_multipart_upload(self, **arguments: Any) -> dict[str, Any]:
         self._call("create_multipart_upload", arguments)
@@ -113,10 +130,16 @@ class Store:
         assert [part["PartNumber"] for part in told] == list(range(1, len(begun["parts"]) + 1))
         for part in told:
             content = begun["parts"][part["PartNumber"]]
-            assert part["ChecksumCRC32"] == base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
-        content = b"".join(begun["parts"][part["PartNumber"]] for part in told)
-        self.objects[arguments["Key"]] = {"content": content, "metadata": begun["Metadata"], "checksum": ""}
-        return {"ETag": "e"}
+            assert part["ChecksumCRC32"] == crc32(content)
+        parts = [begun["parts"][part["PartNumber"]] for part in told]
+        sums = b"".join(zlib.crc32(part).to_bytes(4, "big") for part in parts)
+        self.objects[arguments["Key"]] = {
+            "content": b"".join(parts),
+            "metadata": begun["Metadata"],
+            "checksums": {"ChecksumCRC32": f"{crc32(sums)}-{len(parts)}"},
+            "parts": parts,
+        }
+        return {"ETag": "e", **self.objects[arguments["Key"]]["checksums"]}
 
     def abort_multipart_upload(self, **arguments: Any) -> None:
         self._call("abort_multipart_upload", arguments)
@@ -127,21 +150,49 @@ class Store:
         found = self.objects.get(arguments["Key"])
         if found is None:
             raise refusal("404", "HeadObject")
-        answer = {"ContentLength": len(found["content"]), "Metadata": found["metadata"]}
-        return {**answer, "ChecksumSHA256": found["checksum"]} if found["checksum"] else answer
+        assert arguments["ChecksumMode"] == "ENABLED"
+        return {"ContentLength": len(found["content"]), "Metadata": found["metadata"], **found["checksums"]}
+
+    def list_objects_v2(self, **arguments: Any) -> dict[str, Any]:
+        self._call("list_objects_v2", arguments)
+        start = int(arguments.get("ContinuationToken", "0"))
+        keys = sorted(key for key in self.objects if key.startswith(arguments["Prefix"]))
+        page = [{"Key": key, "Size": len(self.objects[key]["content"])} for key in keys[start : start + self.page]]
+        more = {"NextContinuationToken": str(start + self.page)} if start + self.page < len(keys) else {}
+        return {**({"Contents": page} if page else {}), "IsTruncated": bool(more), **more}
 
     def get_object(self, **arguments: Any) -> dict[str, Any]:
         self._call("get_object", arguments)
-        content = self.objects[arguments["Key"]]["content"]
+        found = self.objects[arguments["Key"]]
+        content = found["content"]
+        etag = found.get("etag", "e")
+        if arguments.get("IfMatch", etag) != etag:
+            raise refusal("PreconditionFailed", "GetObject", 412)
+        told = {"ETag": etag, "Metadata": found.get("metadata", {})}
+        if "PartNumber" in arguments and "parts" in found:
+            return {**told, **self._part(found, arguments["PartNumber"] - 1)}
         if "Range" not in arguments:
-            return {"Body": self.bodies(content), "ContentLength": len(content)}
+            sums = found.get("checksums", {})
+            return {**told, **sums, "Body": self.bodies(content), "ContentLength": len(content)}
         first, last = (int(number) for number in arguments["Range"].removeprefix("bytes=").split("-"))
         assert first <= last < len(content)
         part = content[first : last + 1]
         return {
+            **told,
             "Body": self.bodies(part),
             "ContentLength": len(part),
             "ContentRange": f"bytes {first}-{last}/{len(content)}",
+        }
+
+    def _part(self, found: dict[str, Any], number: int) -> dict[str, Any]:
+        parts = found["parts"]
+        first = sum(len(part) for part in parts[:number])
+        return {
+            "Body": self.bodies(self.on_the_way(parts[number])),
+            "ContentLength": len(parts[number]),
+            "ContentRange": f"bytes {first}-{first + len(parts[number]) - 1}/{len(found['content'])}",
+            "PartsCount": len(parts),
+            "ChecksumCRC32": crc32(parts[number]),
         }
 
 
@@ -183,10 +234,13 @@ def test_there_and_back(store: Any, stop: threading.Event, tmp_path: Path) -> No
         assert store.objects[item.key] == {
             "content": content,
             "metadata": {"sha256": expected},
-            "checksum": item.s3_checksum,
+            "checksums": store.objects[item.key]["checksums"],
+            **({"parts": store.objects[item.key]["parts"]} if len(content) > MIB else {}),
         }
+        ((algorithm, checksum),) = store.objects[item.key]["checksums"].items()
+        assert item.s3_checksum == f"{algorithm.removeprefix('Checksum')}:{checksum}"
         if len(content) <= MIB:
-            assert item.s3_checksum == base64.b64encode(bytes.fromhex(expected)).decode(), name
+            assert item.s3_checksum == f"SHA256:{base64.b64encode(bytes.fromhex(expected)).decode()}", name
     assert not store.uploads
 
     counted.clear()
@@ -244,12 +298,69 @@ def test_the_checksum_of_a_store_that_tells_it_late(store: Any, stop: threading.
 
     def with_checksum(**arguments: Any) -> Any:
         answer = complete(**arguments)
-        store.objects["large"]["checksum"] = "composite-3"
+        del answer["ChecksumCRC32"]
         return answer
 
     store.complete_multipart_upload = with_checksum
     (stored,) = upload_files(store, BUCKET, [Upload(tmp_path / "large", "large")], stop=stop)
-    assert stored.s3_checksum == "composite-3"
+    assert stored.s3_checksum == f"CRC32:{store.objects['large']['checksums']['ChecksumCRC32']}"
+
+
+def test_a_checksum_that_is_not_ours(store: Any, stop: threading.Event, tmp_path: Path) -> None:
+    make(tmp_path, {"large": 3 * MIB})
+    complete = store.complete_multipart_upload
+    store.complete_multipart_upload = lambda **arguments: {**complete(**arguments), "ChecksumCRC32": "AAAAAA==-3"}
+    with pytest.raises(ChecksumError, match=r"s3://models/large has the checksum CRC32:AAAAAA==-3 in S3 and should"):
+        upload_files(store, BUCKET, [Upload(tmp_path / "large", "large")], stop=stop)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_that_changes_unseen_is_refused(
+    store: Any, stop: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """With the same size and time: S3 compares what arrives with what was hashed."""
+    content = make(tmp_path, {"large": 3 * MIB})["large"]
+    at = (tmp_path / "large").stat()
+
+    def change(operation: str, arguments: dict[str, Any]) -> None:
+        if operation == "upload_part" and arguments["PartNumber"] == 2:
+            with (tmp_path / "large").open("r+b") as file:
+                file.seek(MIB + 5)
+                file.write(b"changed")
+            os.utime(tmp_path / "large", ns=(at.st_atime_ns, at.st_mtime_ns))
+
+    store.before = change
+    with pytest.raises(ClientError, match="BadDigest"):
+        upload_files(store, BUCKET, [Upload(tmp_path / "large", "large", sha256(content) if known else "")], stop=stop)
+    assert not store.objects
+
+
+@pytest.mark.parametrize("page", [1000, 2])
+def test_one_listing_instead_of_many_looks(store: Any, stop: threading.Event, tmp_path: Path, page: int) -> None:
+    make(tmp_path, {str(number): number for number in range(8)})
+    uploads = [Upload(tmp_path / str(number), f"x/{number}") for number in range(8)]
+    store.page = page
+    upload_files(store, BUCKET, uploads, stop=stop)
+    assert [store.calls.count(name) for name in ("list_objects_v2", "head_object")] == [1, 0]
+    store.calls.clear()
+    del store.objects["x/1"]
+    assert [item.key for item in upload_files(store, BUCKET, uploads, stop=stop) if item.sent] == ["x/1"]
+    assert [store.calls.count(name) for name in ("list_objects_v2", "head_object")] == [-(-7 // page), 7]
+
+
+@pytest.mark.parametrize("why", ["may not be listed", "holds much more"])
+def test_what_cannot_be_listed_is_looked_at(store: Any, stop: threading.Event, tmp_path: Path, why: str) -> None:
+    make(tmp_path, {str(number): number for number in range(8)})
+    uploads = [Upload(tmp_path / str(number), f"x/{number}") for number in range(8)]
+    upload_files(store, BUCKET, uploads, stop=stop)
+    if why == "holds much more":
+        store.page = 1
+    else:
+        listed = store.list_objects_v2
+        store.list_objects_v2 = lambda **arguments: (_ for _ in ()).throw(refusal("AccessDenied", str(listed)))
+    store.calls.clear()
+    assert not any(item.sent for item in upload_files(store, BUCKET, uploads, stop=stop))
+    assert store.calls.count("head_object") == 8
 
 
 def test_files_that_cannot_be_read(store: Any, stop: threading.Event, tmp_path: Path) -> None:
@@ -311,6 +422,12 @@ class Dripping:
     def __init__(self, content: bytes, entered: threading.Event) -> None:
         self.content = content
         self.entered = entered
+
+    def __enter__(self) -> Dripping:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def read(self, size: int) -> bytes:
         self.entered.set()
@@ -467,7 +584,7 @@ class Breaking(io.BytesIO):
 
 @pytest.mark.parametrize(
     "error",
-    [None, IncompleteReadError(actual_bytes=1, expected_bytes=2), ReadTimeoutError(endpoint_url="x", error="slow")],
+    [None, ProtocolError("Connection broken: IncompleteRead"), ConnectionResetError()],
 )
 @pytest.mark.parametrize("size", [1000, 3 * MIB + 5])
 def test_a_body_that_breaks_off_is_continued(
@@ -482,6 +599,124 @@ def test_a_body_that_breaks_off_is_continued(
     fetch_files(store, BUCKET, items, stop=stop, on_bytes=counted.append)
     assert (tmp_path / "x").read_bytes() == content
     assert sum(counted) == size
+
+
+def sent(store: Store, folder: Path, size: int, stop: threading.Event) -> tuple[bytes, Fetch]:
+    """An object in parts, and what fetches it."""
+    content = make(folder, {"source/x": size})["source/x"]
+    (stored,) = upload_files(store, BUCKET, [Upload(folder / "source" / "x", "x")], stop=stop)  # type: ignore[arg-type]
+    return content, Fetch("x", folder / "x", size, stored.sha256)
+
+
+def test_parts_are_compared_with_what_s3_has_of_them(
+    store: Any, stop: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, item = sent(store, tmp_path, 3 * MIB + 5, stop)
+    monkeypatch.setattr(common.Hasher, "update", None)
+    monkeypatch.setattr(common.Hasher, "read", None)
+    (fetched,) = fetch_files(store, BUCKET, [item], stop=stop)
+    assert (fetched.sha256, item.path.read_bytes()) == (sha256(content), content)
+    assert store.calls.count("get_object") == 4
+
+
+@pytest.mark.parametrize("part", [0, 1, 3])
+def test_a_part_that_arrives_broken(store: Any, stop: threading.Event, tmp_path: Path, part: int) -> None:
+    content, item = sent(store, tmp_path, 3 * MIB + 5, stop)
+    wanted = content[part * MIB : (part + 1) * MIB]
+    broken = bytes([wanted[0] ^ 1]) + wanted[1:]
+    store.on_the_way = lambda found: broken if found == wanted else found
+    message = (
+        f"part {part + 1} of s3://models/x arrived with the CRC-32 {crc32(broken)}, and S3 says {crc32(wanted)}: check"
+    )
+    with pytest.raises(ChecksumError, match=re.escape(message)):
+        fetch_files(store, BUCKET, [item], stop=stop)
+    assert [path.name for path in files(tmp_path)] == ["x"]
+    assert not item.path.exists()
+
+
+@pytest.mark.parametrize("why", ["asked for", "no metadata", "no sums of parts", "a sum of sums"])
+def test_when_parts_are_hashed_all_the_same(
+    store: Any, stop: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    content, item = sent(store, tmp_path, 3 * MIB + 5, stop)
+    if why == "no metadata":
+        store.objects["x"]["metadata"] = {}
+    elif why != "asked for":
+        part_of = store._part
+        told = {"ChecksumCRC32": "" if why == "no sums of parts" else "AAAAAA==-4"}
+        store._part = lambda found, number: {**part_of(found, number), **told}
+    compared: list[str] = []
+    finish = common.Hasher.hexdigest
+    monkeypatch.setattr(common.Hasher, "hexdigest", lambda self: compared.append(finish(self)) or compared[-1])
+    fetch_files(store, BUCKET, [item], stop=stop, hashed=why == "asked for")
+    assert compared == [sha256(content)]
+    assert item.path.read_bytes() == content
+
+
+def test_a_stored_object_that_is_another_is_found_by_its_hash(
+    store: Any, stop: threading.Event, tmp_path: Path
+) -> None:
+    """Its checksums are in order, and its metadata claims the SHA-256 that is asked for."""
+    content, item = sent(store, tmp_path, 3 * MIB + 5, stop)
+    found = store.objects["x"]
+    found["parts"] = [bytes(len(part)) for part in found["parts"]]
+    found["content"] = bytes(len(content))
+    with pytest.raises(ChecksumError, match="has the SHA-256"):
+        fetch_files(store, BUCKET, [item], stop=stop, hashed=True)
+
+
+@pytest.mark.parametrize("what", ["the metadata", "a part is missing"])
+def test_parts_of_something_else(store: Any, stop: threading.Event, tmp_path: Path, what: str) -> None:
+    content, item = sent(store, tmp_path, 3 * MIB + 5, stop)
+    if what == "the metadata":
+        item = replace(item, sha256="0" * 64)
+        expected = f"s3://models/x has the SHA-256 {sha256(content)} and should have {'0' * 64}"
+    else:
+        store.objects["x"]["parts"].pop()
+        expected = f"s3://models/x has {3 * MIB} bytes and should have {3 * MIB + 5}"
+    with pytest.raises(ChecksumError, match=expected):
+        fetch_files(store, BUCKET, [item], stop=stop)
+    assert not item.path.exists()
+
+
+def test_an_object_that_is_replaced_meanwhile(store: Any, stop: threading.Event, tmp_path: Path) -> None:
+    _, item = sent(store, tmp_path, 3 * MIB, stop)
+
+    def replace_it(operation: str, arguments: dict[str, Any]) -> None:
+        if arguments.get("PartNumber") == 2:
+            store.objects["x"]["etag"] = "another"
+
+    store.before = replace_it
+    with pytest.raises(StepError, match="s3://models/x was replaced while it was fetched: run again"):
+        fetch_files(store, BUCKET, [item], stop=stop)
+    assert not item.path.exists()
+
+
+def test_a_part_that_breaks_off_is_continued(store: Any, stop: threading.Event, tmp_path: Path) -> None:
+    content, item = sent(store, tmp_path, 3 * MIB + 5, stop)
+    broken = iter(range(3))
+    store.bodies = lambda part: Breaking(part, None) if next(broken, None) is not None else io.BytesIO(part)
+    fetch_files(store, BUCKET, [item], stop=stop)
+    assert item.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("recorded", "told", "same"),
+    [
+        ("", "", True),
+        ("", "CRC32:AAAAAA==-2", True),
+        ("CRC32:AAAAAA==-2", "CRC32:AAAAAA==-2", True),
+        ("CRC32:AAAAAA==-2", "CRC32:AAAAAB==-2", False),
+        ("CRC32:AAAAAA==", "SHA256:AAAAAA==", False),
+        ("SHA256:47DEQ=", "", False),
+        ("47DEQ=", "SHA256:47DEQ=", True),
+        ("47DEQ=", "CRC32:47DEQ=", False),
+    ],
+)
+def test_which_checksums_agree(recorded: str, told: str, same: bool) -> None:
+    assert transfer.same_checksum(recorded, told) is same
+    algorithm, _, value = told.partition(":")
+    assert transfer.checksum_of({f"Checksum{algorithm}": value} if told else {"ETag": "e"}) == told
 
 
 def test_a_body_that_always_breaks_off(store: Any, stop: threading.Event, tmp_path: Path) -> None:
@@ -538,6 +773,34 @@ def server(tmp_path: Path) -> Iterator[str]:
         process.terminate()
 
 
+@pytest.mark.parametrize("sent", [0, 10, 300_000, 500_000])
+def test_a_body_is_read_past_the_buffers_and_its_connection_kept(sent: int) -> None:
+    """Until it breaks off: then what came is told, and the connection is not used again."""
+    content = os.urandom(500_000)
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(head + content[:sent])
+
+        server = threading.Thread(target=answer)
+        server.start()
+        with urllib3.HTTPConnectionPool("127.0.0.1", listener.getsockname()[1]) as pool:
+            body = pool.request("GET", "/", preload_content=False, retries=False)
+            fill = stream.filler(body)
+            buffer = memoryview(bytearray(len(content)))
+            filled = 0
+            while filled < len(content) and (count := fill(buffer[filled : filled + 100_000])):
+                filled += count
+            assert bytes(buffer[:filled]) == content[:sent]
+            assert (body.connection is None) is (sent == len(content))
+            body.close()
+        server.join()
+
+
 def test_over_a_socket(server: str, stop: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "PART", MIB)
     s3 = boto3.client(
@@ -559,5 +822,7 @@ def test_over_a_socket(server: str, stop: threading.Event, tmp_path: Path, monke
         head = s3.head_object(Bucket=BUCKET, Key="x/deep/large", ChecksumMode="ENABLED")
     finally:
         s3.close()
+    assert transfer.checksum_of(head) == next(item.s3_checksum for item in stored if item.key == "x/deep/large")
+    assert transfer.checksum_of(head).endswith("-8")
     assert head["Metadata"] == {"sha256": sha256(contents["deep/large"])}
     assert {item.path.read_bytes() for item in items} == set(contents.values())

@@ -6,6 +6,8 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +16,12 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
-from unit.compiled_artifact_aws import DIGEST, IMAGE, FakeAws, client_error
+from unit.compiled_artifact_aws import DIGEST, EXECUTION, IMAGE, MACHINE, NAME, FakeAws, client_error
 from unit.compiled_artifact_aws import publish as publish_complete
 
 from compiled_artifact import handler as handler_module
+from compiled_artifact import shutdown
+from compiled_artifact.aws import Clients
 from compiled_artifact.check import CheckError, Order, artifact_key, artifact_prefix, check_artifact
 from compiled_artifact.errors import MissingArtifactError
 from compiled_artifact.handler import NO_ARTIFACT, handler
@@ -362,7 +366,15 @@ def test_a_store_that_does_not_answer_says_nothing_of_the_artifact(operation: st
     ("change", "words"),
     [
         ({"Metadata": {"sha256": "0" * 64}}, f"config.json has SHA-256 {'0' * 64}, the manifest says"),
-        ({"ChecksumSHA256": "other"}, "config.json has checksum other in S3, the manifest says sum-compiled/"),
+        (
+            {"ChecksumSHA256": "other"},
+            "config.json has checksum SHA256:other in S3, the manifest says SHA256:sum-compiled/",
+        ),
+        (
+            {"ChecksumSHA256": "", "ChecksumCRC32": "AAAAAA==-2"},
+            "config.json has checksum CRC32:AAAAAA==-2 in S3, the manifest says SHA256:sum-compiled/",
+        ),
+        ({"ChecksumSHA256": ""}, "config.json has checksum unknown in S3, the manifest says SHA256:sum-compiled/"),
     ],
 )
 def test_a_changed_object_is_named_with_both_sums(change: dict[str, Any], words: str) -> None:
@@ -486,6 +498,71 @@ def test_an_artifact_that_any_environment_serves_stays(aws: FakeAws, receiver: R
     assert len(aws.s3.objects) == len(OBJECTS) + 2
 
 
+MACHINE_ARN = {"StateMachineArn": MACHINE}
+
+
+@pytest.mark.parametrize(
+    "status", ["ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS"]
+)
+def test_a_rollback_deletes_nothing(
+    aws: FakeAws, receiver: Receiver, status: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws.cloudformation.status = status
+
+    assert deletion(receiver)["Status"] == "SUCCESS"
+
+    assert not aws.s3.calls
+    assert aws.cloudformation.calls == [("describe_stacks", {"StackName": receiver.answers[0]["StackId"]})]
+    assert f"its stack is rolled back ({status})" in capsys.readouterr().out
+
+
+def test_a_stack_whose_state_is_not_known_keeps_its_artifact(aws: FakeAws, receiver: Receiver) -> None:
+    aws.cloudformation.planted["describe_stacks"] = [client_error("AccessDenied")]
+
+    assert deletion(receiver)["Status"] == "SUCCESS", "a rollback must not fail for this"
+    assert not aws.s3.calls
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"PrimaryContainer": {"ModelDataSource": {"S3DataSource": {"S3Uri": URI, "S3DataType": "S3Prefix"}}}},
+        {"Containers": [{}, {"ModelDataUrl": f"{URI}model.tar.gz"}]},
+        {"PrimaryContainer": {"AdditionalModelDataSources": [{"S3DataSource": {"S3Uri": URI.rstrip("/")}}]}},
+        {"PrimaryContainer": {"ModelDataUrl": f"s3://{BUCKET}/compiled/"}},
+    ],
+)
+def test_an_artifact_that_a_model_loads_stays(
+    aws: FakeAws, receiver: Receiver, description: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = {"PrimaryContainer": {"Image": "x", "ModelDataUrl": f"s3://{BUCKET}/compiled/other/"}}
+    aws.sagemaker.models = {"other": elsewhere, "served": description}
+    aws.sagemaker.vanished = {"gone"}
+
+    assert deletion(receiver)["Status"] == "SUCCESS"
+
+    assert not aws.s3.calls
+    assert "in use by SageMaker model served" in capsys.readouterr().out
+    del aws.sagemaker.models["served"]
+    deletion(receiver)
+    assert list(aws.s3.objects) == ["compiled/other/manifest.json"]
+
+
+def test_an_artifact_that_is_being_compiled_stays(
+    aws: FakeAws, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"mixtral-{artifact_key(FACTS)}-20261121100000"
+    arn = aws.stepfunctions.add(name)
+
+    deletion(receiver, **MACHINE_ARN)
+
+    assert not aws.s3.calls
+    assert f"in use by execution {name}" in capsys.readouterr().out
+    aws.stepfunctions.executions[arn]["status"] = "SUCCEEDED"
+    deletion(receiver, **MACHINE_ARN)
+    assert list(aws.s3.objects) == ["compiled/other/manifest.json"]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -506,6 +583,9 @@ def test_nothing_else_is_ever_deleted(aws: FakeAws, receiver: Receiver, override
     ("service", "operation"),
     [
         ("ssm", "get_parameters_by_path"),
+        ("stepfunctions", "list_executions"),
+        ("sagemaker", "list_models"),
+        ("sagemaker", "describe_model"),
         ("s3", "delete_object"),
         ("s3", "list_objects_v2"),
         ("s3", "delete_objects"),
@@ -516,9 +596,10 @@ def test_a_deletion_that_is_refused_says_what_to_do(
     aws: FakeAws, receiver: Receiver, service: str, operation: str
 ) -> None:
     aws.ssm.parameters = {f"/modelzone/dev/artifacts/{artifact_key(FACTS)}": json.dumps({"artifact": URI})}
+    aws.sagemaker.models = {"other": {}}
     getattr(aws, service).planted[operation] = [client_error("AccessDenied", "not you")]
 
-    answer = deletion(receiver)
+    answer = deletion(receiver, **MACHINE_ARN)
 
     assert answer["Status"] == "FAILED"
     assert f"{URI} could not be deleted: AccessDenied: not you. Delete the stack again; or set" in answer["Reason"]
@@ -644,3 +725,236 @@ def test_an_endpoint_keeps_its_instance_type() -> None:
     given = {**dict.fromkeys(properties()["Given"], ""), "InstanceType": "ml.inf2.48xlarge"}
     with pytest.raises(CheckError, match=r"cannot change from ml\.inf2\.24xlarge to ml\.inf2\.48xlarge"):
         order(Given=given).check_change(deployed)
+
+
+def missing(aws: FakeAws, receiver: Receiver, outcome: str, **more: str) -> str:
+    """The reason of a check whose artifact is not there after such a wait."""
+    aws.s3.objects.clear()
+    event = receiver.event("Create")
+    event["ResourceProperties"] |= {"Outcome": outcome, "Environment": "dev", **more}
+    handler(event, CONTEXT)
+    (answer,) = receiver.answers
+    assert answer["Status"] == "FAILED"
+    assert len(json.dumps(answer["Reason"])) <= MAX_REASON_BYTES
+    return str(answer["Reason"])
+
+
+ARN = EXECUTION["id"]
+
+
+@pytest.mark.parametrize("outcome", [f"failed {ARN}", f"running {ARN}"])
+@pytest.mark.parametrize(
+    ("status", "more", "words"),
+    [
+        (
+            "FAILED",
+            {"error": "CompileFailed", "cause": "step 'export' failed: why. Log: group stream"},
+            "Compiling deployment 'mixtral' failed: step 'export' failed: why. Log: group stream. More: modelzone",
+        ),
+        ("FAILED", {"error": "States.Runtime"}, "failed without a message (States.Runtime)"),
+        ("FAILED", {"cause": "ü" * 9000}, "üüü…"),
+        ("ABORTED", {"cause": "enough"}, f"compilation {NAME} was cancelled: enough. More:"),
+        ("TIMED_OUT", {}, f"compilation {NAME} took longer than it may; raise compile.max_hours"),
+    ],
+)
+def test_after_a_failed_compilation_its_cause_is_the_reason(
+    aws: FakeAws, receiver: Receiver, outcome: str, status: str, more: dict[str, Any], words: str
+) -> None:
+    aws.stepfunctions.add(NAME, status, **more)
+
+    reason = missing(aws, receiver, outcome)
+
+    assert words in reason
+    assert reason.endswith("More: modelzone compile logs mixtral -e dev.")
+
+
+def test_a_failed_compilation_that_cannot_be_described_is_named(aws: FakeAws, receiver: Receiver) -> None:
+    aws.stepfunctions.planted["describe_execution"] = [client_error("AccessDenied")]
+
+    reason = missing(aws, receiver, f"failed {ARN}", Environment="")
+
+    assert reason == (
+        f"Compiling deployment 'mixtral' failed: execution {NAME} failed. More: modelzone compile logs mixtral."
+    )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_compilation_that_goes_on_can_be_followed(aws: FakeAws, receiver: Receiver, *, known: bool) -> None:
+    if known:
+        aws.stepfunctions.add(NAME, started=datetime.now(UTC) - timedelta(minutes=330))
+
+    reason = missing(aws, receiver, f"running {ARN}")
+
+    standing = f"execution {NAME}, 330 min so far" if known else f"execution {NAME}"
+    assert f"'mixtral' is still being compiled ({standing})" in reason
+    assert "the compilation goes on" in reason
+    assert "modelzone compile mixtral -e dev --follow, and deploy again" in reason
+
+
+def test_what_nobody_foresaw_is_passed_on(aws: FakeAws, receiver: Receiver) -> None:
+    line = "StartExecution failed with AccessDenied: no"
+
+    assert missing(aws, receiver, f"unknown {line}").endswith(f"could not be started or followed: {line}.")
+
+
+@pytest.mark.parametrize("outcome", ["", "complete", "refused", "failed", "strange thing", f"succeeded {ARN}"])
+def test_a_wait_that_says_nothing_leaves_the_check_its_own_words(
+    aws: FakeAws, receiver: Receiver, outcome: str
+) -> None:
+    reason = missing(aws, receiver, outcome)
+
+    assert reason.startswith("No compiled artifact for deployment 'mixtral'")
+    assert HINT in reason
+
+
+def test_a_compilation_that_succeeded_and_left_nothing_is_for_the_check(aws: FakeAws, receiver: Receiver) -> None:
+    aws.stepfunctions.add(NAME, "SUCCEEDED")
+
+    assert "No compiled artifact" in missing(aws, receiver, f"running {ARN}")
+
+
+def test_an_outcome_that_cannot_be_explained_hides_nothing(
+    aws: FakeAws, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler_module, "explain", None)
+
+    assert "No compiled artifact" in missing(aws, receiver, f"failed {ARN}")
+
+
+def test_a_complete_artifact_needs_no_outcome(aws: FakeAws, receiver: Receiver) -> None:
+    event = receiver.event("Create")
+    event["ResourceProperties"]["Outcome"] = f"failed {ARN}"
+
+    handler(event, CONTEXT)
+
+    assert receiver.answers[0]["Status"] == "SUCCESS"
+    assert not aws.stepfunctions.calls
+
+
+def test_impossible_numbers_are_said_whatever_the_wait_says(aws: FakeAws, receiver: Receiver) -> None:
+    event = receiver.event("Create")
+    event["ResourceProperties"]["Outcome"] = f"failed {ARN}"
+    event["ResourceProperties"]["Given"]["TensorParallelDegree"] = "3"
+
+    handler(event, CONTEXT)
+
+    assert "TensorParallelDegree 3 is not possible" in receiver.answers[0]["Reason"]
+    assert not aws.stepfunctions.calls
+
+
+def shut_down(receiver: Receiver, aws: FakeAws, monkeypatch: pytest.MonkeyPatch, kind: str = "Delete") -> str:
+    """Ask for it as CloudFormation does; time passes by itself. Returns the physical id."""
+    seconds = [0.0]
+
+    def sleep(given: float) -> None:
+        seconds[0] += given
+
+    monkeypatch.setattr(Clients, "quick", classmethod(lambda _: aws))
+    end = partial(shutdown.end_all, sleep=sleep, clock=lambda: seconds[0])
+    monkeypatch.setattr(shutdown, "end_all", end)
+    event = receiver.event(kind, ResourceProperties={"Environment": "dev", "StateMachineArn": MACHINE})
+    shutdown.handler(event)
+    answer = receiver.answers[-1]
+    assert answer["Status"] == "SUCCESS"
+    assert seconds[0] <= 93
+    return str(answer["PhysicalResourceId"])
+
+
+def host_tags(role: str, environment: str = "dev") -> dict[str, str]:
+    return {"modelzone:environment": environment, "modelzone:role": role}
+
+
+def test_a_compile_stack_ends_with_its_executions_and_hosts(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws = FakeAws()
+    arns = [aws.stepfunctions.add(name) for name in ("one", "two")]
+    ended = aws.stepfunctions.add("ended", "FAILED")
+    aws.ec2.add("i-compile", tags=host_tags("compile-host"))
+    aws.ec2.add("i-debug", tags=host_tags("debug-host"), state="stopped")
+    aws.ec2.add("i-prod", tags=host_tags("compile-host", "prod"))
+    aws.ec2.add("i-else", tags=host_tags("bastion"))
+
+    assert shut_down(receiver, aws, monkeypatch) == "compile-shutdown-dev"
+
+    assert [aws.stepfunctions.executions[arn]["status"] for arn in (*arns, ended)] == ["ABORTED", "ABORTED", "FAILED"]
+    assert aws.ec2.instances["i-debug"]["State"]["Name"] == "terminated"
+    assert sorted(aws.ec2.live) == ["i-else", "i-prod"]
+    assert '"ended": "all"' in capsys.readouterr().out
+
+
+def test_a_host_that_a_step_has_just_started_is_ended_too(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws = FakeAws()
+    terminate = aws.ec2.terminate_instances
+
+    def late(**given: Any) -> None:
+        terminate(**given)
+        if given["InstanceIds"] == ["i-1"]:
+            aws.ec2.add("i-2", tags=host_tags("compile-host"))
+
+    aws.ec2.add("i-1", tags=host_tags("compile-host"))
+    aws.ec2.terminate_instances = late  # type: ignore[method-assign]
+
+    shut_down(receiver, aws, monkeypatch)
+
+    assert not aws.ec2.live
+
+
+@pytest.mark.parametrize("kind", ["Create", "Update"])
+def test_nothing_is_ended_before_the_stack_is_deleted(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    aws = FakeAws()
+    aws.ec2.add("i-compile", tags=host_tags("compile-host"))
+
+    shut_down(receiver, aws, monkeypatch, kind)
+
+    assert not aws.ec2.calls
+    assert not aws.stepfunctions.calls
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "named"),
+    [
+        ("stepfunctions", "list_executions", MACHINE),
+        ("stepfunctions", "stop_execution", ARN),
+        ("ec2", "describe_instances", "dev"),
+        ("ec2", "terminate_instances", "i-compile"),
+    ],
+)
+@pytest.mark.parametrize(
+    "error", [client_error("AccessDenied", "not you"), EndpointConnectionError(endpoint_url="https://aws.invalid")]
+)
+def test_what_cannot_be_ended_is_logged_and_fails_nothing(
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    service: str,
+    operation: str,
+    named: str,
+    error: Exception,
+) -> None:
+    aws = FakeAws()
+    aws.stepfunctions.add(NAME)
+    aws.ec2.add("i-compile", tags=host_tags("compile-host"))
+    getattr(aws, service).always[operation] = error
+
+    shut_down(receiver, aws, monkeypatch)
+
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == {"event": "shutdown", "environment": "dev", "could_not_be_ended": [named]}
+
+
+def test_a_machine_that_is_gone_has_no_executions(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws = FakeAws()
+    aws.stepfunctions.always["list_executions"] = client_error("StateMachineDoesNotExist")
+
+    shut_down(receiver, aws, monkeypatch)
+
+    assert len(aws.stepfunctions.calls) == 1
+
+
+def test_a_fault_of_our_own_fails_no_deletion(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdown.hosts, "find", None)
+
+    shut_down(receiver, FakeAws(), monkeypatch)

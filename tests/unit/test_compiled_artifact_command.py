@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from unit.compiled_artifact_aws import NAME, SETTINGS, Machine, client_error
 
 from compiled_artifact.errors import CompileError, TransientError
@@ -246,23 +248,67 @@ def test_a_host_that_spot_took_is_an_interruption(status: str) -> None:
     assert machine.step("follow")["run"] == "interrupted"
 
 
-def test_a_host_that_is_gone_is_an_interruption() -> None:
+@pytest.mark.parametrize(
+    "code", ["Client.UserInitiatedShutdown", "Client.InstanceInitiatedShutdown", "Server.InternalError", None]
+)
+@pytest.mark.parametrize("status", ["InProgress", "Terminated", "TimedOut", "Failed"])
+def test_a_host_that_ended_otherwise_is_a_failure_and_not_replaced(code: str | None, status: str) -> None:
     machine = Machine()
     machine.running()
-    del machine.aws.ec2.instances["i-0000"]
+    machine.invocation(status, **({"ResponseCode": 143} if status == "Failed" else {}))
+    if code is None:
+        del machine.aws.ec2.instances["i-0000"]
+    else:
+        machine.aws.ec2.end("i-0000", code)
 
-    assert machine.step("follow")["run"] == "interrupted"
+    reason = refusal(machine)
+
+    words = f"{code}: it ended" if code else "EC2 does not know it any more"
+    assert f"host i-0000 (inf2.24xlarge) ended before its job: {words}." in reason
+
+
+@pytest.mark.parametrize("status", ["InProgress", "TimedOut"])
+def test_a_job_that_failed_before_its_host_ended_is_that_failure(status: str) -> None:
+    machine = Machine(purchase="spot")
+    machine.running()
+    machine.progress(state="failed", message="step 'export' failed: out of memory")
+    machine.invocation(status)
+    machine.aws.ec2.end("i-0000")
+
+    assert refusal(machine) == "step 'export' failed: out of memory."
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "interrupted"),
+    [
+        ("Spot interruption notice", "Client.InstanceInitiatedShutdown", True),
+        ("stopped by a signal", "Client.InstanceInitiatedShutdown", False),
+        ("stopped by a signal", "Server.SpotInstanceTermination", True),
+    ],
+)
+@pytest.mark.parametrize("status", ["InProgress", "Failed"])
+def test_a_job_that_was_stopped(message: str, code: str, *, interrupted: bool, status: str) -> None:
+    machine = Machine(purchase="spot")
+    machine.running()
+    machine.progress(state="stopped", message=message)
+    machine.invocation(status, ResponseCode=143)
+    machine.aws.ec2.end("i-0000", code)
+
+    if interrupted:
+        assert machine.step("follow")["run"] == "interrupted"
+    else:
+        assert "ended before its job" in refusal(machine)
 
 
 def test_the_third_interruption_ends_it() -> None:
     machine = Machine()
     machine.running()
     machine.state["host"]["attempt"] = 3
-    machine.aws.ec2.end("i-0000", "Server.InternalError")
+    machine.aws.ec2.end("i-0000")
 
     reason = refusal(machine)
 
-    assert "3 hosts were taken away one after another; the last: host i-0000 is gone (Server.InternalError" in reason
+    assert "3 hosts were taken away one after another; the last: EC2 took host i-0000 back (Server.Spot" in reason
 
 
 def test_a_host_that_shut_down_with_the_job_done_is_no_failure() -> None:
@@ -317,6 +363,81 @@ def test_a_job_that_reports_itself_is_not_lost(sign: str) -> None:
         else:
             machine.aws.ssm.pings["i-0000"] = "ConnectionLost"
         assert machine.step("follow")["run"] == "running"
+
+
+@pytest.mark.parametrize("ping", ["Online", "ConnectionLost"])
+def test_a_job_that_says_nothing_for_half_an_hour_is_dead(ping: str) -> None:
+    machine = Machine(settings=replace(SETTINGS, lost_polls=1000))
+    machine.running()
+    machine.progress()
+    machine.step("follow")
+    machine.aws.ssm.pings["i-0000"] = ping
+    machine.pass_time(minutes=29)
+    machine.step("follow")
+    # For a moment it cannot be read: that is no news.
+    machine.aws.ssm.planted["get_parameter"] = [client_error("ThrottlingException")]
+    machine.step("follow")
+    machine.pass_time(minutes=1)
+
+    reason = refusal(machine)
+
+    assert "the job on host i-0000 has written no progress since 2026-11-21T10:00:00+00:00 (export)" in reason
+    assert f"the agent reports {ping}" in reason
+
+
+def test_a_job_that_speaks_now_and_then_lives() -> None:
+    machine = Machine()
+    machine.running()
+    for _ in range(5):
+        machine.progress()
+        assert machine.step("follow")["run"] == "running"
+        machine.pass_time(minutes=29)
+        assert machine.step("follow")["run"] == "running"
+
+
+def test_a_job_that_was_never_heard_may_take_its_time() -> None:
+    machine = Machine()
+    machine.running()
+    machine.pass_time(minutes=50)
+
+    assert machine.step("follow")["run"] == "running"
+
+
+def test_a_command_that_ssm_never_comes_to_know() -> None:
+    machine = Machine()
+    machine.online()
+    machine.step("run")
+    machine.pass_time(minutes=12)
+    assert machine.step("follow")["run"] == "running"
+    machine.pass_time(seconds=1)
+
+    assert "SSM knows nothing of command 00000000-0000-4000-8000-000000000000 on host i-0000" in refusal(machine)
+
+
+def test_a_command_that_was_known_once_is_not_lost() -> None:
+    machine = Machine()
+    machine.running()
+    machine.step("follow")
+    machine.aws.ssm.invocation = None
+    machine.pass_time(minutes=20)
+
+    assert machine.step("follow")["run"] == "running"
+
+
+def test_a_command_whose_answer_is_lost_is_not_sent_again() -> None:
+    machine = Machine()
+    machine.online()
+    sent = machine.aws.ssm.send_command
+
+    def lose(**given: Any) -> None:
+        sent(**given)
+        raise ReadTimeoutError(endpoint_url="https://aws.invalid")
+
+    machine.aws.ssm_once = SimpleNamespace(send_command=lose)  # type: ignore[assignment]
+    refusal(machine, "run", TransientError)
+
+    assert machine.step("run")["command_id"] == "00000000-0000-4000-8000-000000000000"
+    assert len(machine.aws.ssm.commands) == 1
 
 
 def test_nothing_of_the_job_is_logged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from unit.compiled_artifact_aws import KEY, NAME, START, FakeEc2, Machine, client_error
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+from unit.compiled_artifact_aws import EXECUTION, KEY, NAME, START, FakeEc2, Machine, client_error, publish
 
 from compiled_artifact import hosts
-from compiled_artifact.errors import CapacityError, CompileError, TransientError
+from compiled_artifact.errors import BusyError, CapacityError, CompileError, TransientError
 
 COMPILE = {"modelzone:environment": "dev", "modelzone:role": "compile-host"}
 
@@ -219,20 +220,203 @@ def test_spot_hosts_and_the_last_one_on_demand() -> None:
     assert len(machine.aws.ec2.called("run_instances")) == 3
 
 
-def test_the_spot_quota() -> None:
+@pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded", "SpotMaxPriceTooLow"])
+def test_where_there_is_no_spot_host_another_one_is_taken_at_once(code: str) -> None:
     machine = Machine(purchase="spot")
-    machine.aws.ec2.refusals = {(None, None): "MaxSpotInstanceCountExceeded"}
+    machine.aws.ec2.spot_refusals = {(None, None): code}
+
+    state = machine.steps("look", "start-host")
+
+    markets = ["InstanceMarketOptions" in given for given in machine.aws.ec2.called("run_instances")]
+    assert markets == [True] * 4 + [False]
+    assert (state["host"]["purchase"], state["host"]["attempt"]) == ("on-demand", 1)
+
+
+def test_a_spot_host_that_is_taken_over_is_one() -> None:
+    for refusals, purchase in (({}, "spot"), ({(None, None): "InsufficientInstanceCapacity"}, "on-demand")):
+        machine = Machine(purchase="spot")
+        machine.aws.ec2.spot_refusals = refusals
+        before = machine.step("look")
+        machine.step("start-host")
+        machine.state = before
+
+        assert machine.step("start-host")["host"]["purchase"] == purchase
+
+
+def test_both_quotas() -> None:
+    machine = Machine(purchase="spot")
+    machine.aws.ec2.refusals = {(None, None): "VcpuLimitExceeded"}
+    machine.aws.ec2.spot_refusals = {(None, None): "MaxSpotInstanceCountExceeded"}
     machine.step("look")
 
-    assert "'All Inf Spot Instance Requests', or set compile.purchase to on-demand" in refusal(machine, "start-host")
+    reason = refusal(machine, "start-host")
+
+    assert "more of 'All Inf Spot Instance Requests' or 'Running On-Demand Inf instances'" in reason
 
 
-def test_no_spot_capacity_names_the_way_out() -> None:
+def test_no_spot_capacity_and_no_quota_on_demand_is_worth_another_try() -> None:
     machine = Machine(purchase="spot")
-    machine.aws.ec2.refusals = {(None, None): "InsufficientInstanceCapacity", (None, "subnet-b"): "SpotMaxPriceTooLow"}
+    machine.aws.ec2.refusals = {(None, None): "VcpuLimitExceeded"}
+    machine.aws.ec2.spot_refusals = {(None, None): "InsufficientInstanceCapacity"}
     machine.step("look")
 
-    assert "on-demand hosts (compile.purchase)" in refusal(machine, "start-host", CapacityError)
+    reason = refusal(machine, "start-host", CapacityError)
+
+    assert "Spot: inf2.24xlarge (us-east-1a: no capacity" in reason
+    assert "on demand: inf2.24xlarge (us-east-1a: the on-demand quota is used up" in reason
+
+
+def test_the_loop_ends_before_the_function_does() -> None:
+    machine = Machine()
+    machine.aws.ec2.refusals = {(None, None): "InsufficientInstanceCapacity"}
+    machine.step("look")
+    machine.seconds_left = 59.0
+
+    reason = refusal(machine, "start-host", CapacityError)
+
+    assert len(tried(machine)) == 1, "one try, or it would never get on"
+    assert "before the step's time was over" in reason
+
+
+@pytest.mark.parametrize("kind", [ReadTimeoutError, ConnectTimeoutError, EndpointConnectionError])
+def test_a_connection_that_breaks_is_worth_another_try(kind: type[Exception]) -> None:
+    machine = Machine()
+    machine.aws.ec2.planted["run_instances"] = [kind(endpoint_url="https://aws.invalid")]
+    machine.step("look")
+
+    refusal(machine, "start-host", TransientError)
+    assert machine.step("start-host")["host"]["instance_id"] == "i-0000"
+
+
+def test_no_host_for_an_execution_that_was_cancelled() -> None:
+    machine = Machine()
+    machine.step("look")
+    machine.aws.stepfunctions.executions[EXECUTION["id"]]["status"] = "ABORTED"
+
+    assert f"execution {NAME} is ABORTED: no host is started for it" in refusal(machine, "start-host")
+    assert not tried(machine)
+
+
+def test_a_host_that_was_started_while_the_execution_was_cancelled_ends_at_once() -> None:
+    machine = Machine()
+    machine.step("look")
+
+    def cancel() -> None:
+        machine.aws.stepfunctions.executions[EXECUTION["id"]]["status"] = "ABORTED"
+
+    machine.aws.ec2.on_start = cancel
+
+    assert "is ABORTED" in refusal(machine, "start-host")
+    assert list(machine.aws.ec2.instances) == ["i-0000"]
+    assert not machine.aws.ec2.live
+
+
+def test_an_execution_that_step_functions_does_not_tell_of_yet_goes_on() -> None:
+    machine = Machine()
+    machine.aws.stepfunctions.executions.clear()
+
+    machine.steps("look", "start-host")
+
+    assert machine.aws.ec2.live == ["i-0000"]
+
+
+def twin(machine: Machine, name: str, **launched: Any) -> None:
+    machine.aws.ec2.add(name, tags={**COMPILE, "modelzone:execution": NAME, "modelzone:attempt": "1"}, **launched)
+
+
+def test_a_host_that_was_started_twice_is_kept_once() -> None:
+    machine = Machine()
+    machine.step("look")
+    twin(machine, "i-second")
+    twin(machine, "i-first", age=timedelta(minutes=1))
+
+    machine.step("start-host")
+
+    assert machine.host == "i-first"
+    assert machine.aws.ec2.live == ["i-first"]
+    # Tags of a new instance are seen late.
+    twin(machine, "i-third")
+    machine.aws.ec2.add("i-other", tags={**COMPILE, "modelzone:execution": "other", "modelzone:attempt": "1"})
+    machine.step("wait-for-agent")
+    assert sorted(machine.aws.ec2.live) == ["i-first", "i-other"]
+
+
+def test_a_second_host_that_cannot_be_ended_stops_nothing() -> None:
+    machine = Machine()
+    machine.steps("look", "start-host")
+    twin(machine, "i-second")
+    machine.aws.ec2.planted["terminate_instances"] = [client_error("UnauthorizedOperation")]
+
+    assert machine.step("wait-for-agent")["agent"] == "pending"
+    machine.step("stop-host")
+    assert not machine.aws.ec2.live
+
+
+@pytest.mark.parametrize("name", [f"mixtral-{KEY}-20261121095500", f"a-{KEY}-20261121100000"])
+def test_an_older_execution_for_the_same_artifact_is_waited_for(name: str) -> None:
+    machine = Machine()
+    age = timedelta(minutes=5) if name.startswith("mixtral") else timedelta()
+    machine.step("look")
+    arn = machine.aws.stepfunctions.add(name, started=START - age)
+
+    reason = refusal(machine, "start-host", BusyError)
+
+    assert f"execution {name} makes the same artifact ({KEY})" in reason
+    assert not tried(machine)
+    # It ends without a result, hours later: the host of this one has its whole time.
+    machine.pass_time(hours=4)
+    machine.aws.stepfunctions.executions[arn] |= {"status": "FAILED", "stopDate": machine.now}
+    machine.pass_time(minutes=1)
+    machine.step("start-host")
+    assert tags(machine.aws.ec2.instances["i-0000"])["modelzone:until"] == "2026-11-21T21:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        (f"mixtral-{KEY}-20261121100001", {"started": START + timedelta(seconds=1)}),
+        (f"z-{KEY}-20261121100000", {}),
+        (f"mixtral-{'0' * 20}-20261121090000", {"started": START - timedelta(hours=1)}),
+        ("by-hand", {"started": START - timedelta(hours=1)}),
+        (
+            f"mixtral-{KEY}-20261121090000",
+            {"started": START - timedelta(hours=1), "status": "FAILED", "stopDate": START - timedelta(minutes=1)},
+        ),
+        (f"mixtral-{KEY}-20261118090000", {"started": START - timedelta(days=3)}),
+    ],
+)
+def test_other_executions_keep_nobody_waiting(name: str, more: dict[str, Any]) -> None:
+    machine = Machine()
+    machine.aws.stepfunctions.add(name, **more)
+
+    machine.steps("look", "start-host")
+
+    assert tags(machine.aws.ec2.instances["i-0000"])["modelzone:until"] == "2026-11-21T17:00:00Z"
+
+
+def test_an_artifact_that_was_completed_meanwhile_needs_no_host() -> None:
+    machine = Machine()
+    assert machine.step("look")["published"] is False
+    publish(machine.aws.s3)
+    machine.aws.stepfunctions.add(f"mixtral-{KEY}-20261121095500", started=START - timedelta(minutes=5))
+
+    state = machine.step("start-host")
+
+    assert (state["published"], state["host"]) == (True, None)
+    assert not tried(machine)
+    output = machine.steps("register", "stop-host", "notify")["output"]
+    assert (output["already"], output["host"]) == (True, None)
+
+
+def test_an_artifact_that_was_completed_after_an_interruption_ends_it() -> None:
+    machine = Machine(purchase="spot")
+    machine.steps("look", "start-host")
+    publish(machine.aws.s3)
+
+    machine.step("stop-host", run="interrupted")
+
+    assert machine.step("start-host")["run"] == "pending", "or the machine would start over after stop-host"
+    assert machine.state["published"] is True
 
 
 def test_a_crash_after_the_start_takes_the_host_over() -> None:

@@ -135,6 +135,10 @@ def test_facts_of_the_execution_replace_those_of_the_order() -> None:
     [
         ({"dtype": "bf16"}, "facts dtype cannot be replaced; only model_id, model_revision"),
         ({"batch_size": "0"}, "fact batch_size is '0', expected a positive whole number"),
+        (
+            {"batch_size": "x"},
+            "Give another one: --set batch_size=<value> of modelzone compile, or parameter BatchSize",
+        ),
         ({"sequence_length": "1e3"}, "fact sequence_length is '1e3'"),
         ({"model_id": "x; rm -rf /"}, "expected an id of the hub"),
         ({"model_revision": "v1"}, "expected 40 hexadecimal digits, or main"),
@@ -180,7 +184,11 @@ def test_an_order_that_is_not_json() -> None:
         ({"hosts": []}, "no host of the order can compile with tensor_parallel_degree 8 (hosts: none)"),
         (
             {"hosts": [{"instance_type": "inf2.xlarge", "devices": 1, "tensor_parallel_degrees": [1, 2]}]},
-            "no host of the order can compile with tensor_parallel_degree 8 (hosts: inf2.xlarge)",
+            "tensor_parallel_degree 8 (hosts: inf2.xlarge with 1 or 2). Give one of 1, 2 (--set tensor_parallel_degree",
+        ),
+        (
+            {"hosts": [{"instance_type": "inf2.xlarge", "devices": 1, "tensor_parallel_degrees": [1, 2]}]},
+            "parameter TensorParallelDegree of the deployment's stack), or add a type of host that can do it to",
         ),
         ({"job": {"export_command": ["x" * 7000]}}, "the host's document takes 6144"),
     ],
@@ -294,10 +302,24 @@ def test_an_engine_that_compiles_nothing_needs_the_weights_alone() -> None:
     machine = Machine(job={"layout": "none", "export_command": []}, hosts=[])
     publish_weights(machine.aws.s3)
 
-    machine.steps("look", "register")
+    state = machine.steps("look", "register", "notify")
 
-    entry = json.loads(machine.aws.ssm.parameters[f"/modelzone/dev/artifacts/{KEY}"])
-    assert entry["artifact"].startswith(f"s3://{BUCKET}/weights/")
+    assert state["output"]["artifact"].startswith(f"s3://{BUCKET}/weights/")
+    assert f"/modelzone/dev/artifacts/{KEY}" not in machine.aws.ssm.parameters, "weights are no artifact"
+    assert not machine.aws.s3.called("delete_objects")
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_a_manifest_that_lists_nothing_counts_as_none(*, weights_only: bool) -> None:
+    machine = Machine()
+    publish(machine.aws.s3, objects=[])
+    publish_weights(machine.aws.s3)
+    empty = json.dumps({"format": 1, "kind": "weights", "objects": []}).encode()
+    machine.aws.s3.put("weights/mistralai--mixtral-8x7b-instruct-v0.1/main/manifest.json", empty)
+
+    assert machine.step("look", weights_only=weights_only)["published"] is False
+    assert "the job ended well, but" in (reason := refusal(machine, "verify"))
+    assert "has no manifest" in reason
 
 
 def test_a_manifest_of_another_kind_is_no_mirror() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from unit.compiled_artifact_aws import (
 from compiled_artifact import steps as steps_module
 from compiled_artifact.aws import Clients, failure_of
 from compiled_artifact.context import Settings
-from compiled_artifact.errors import CompileError, TransientError
+from compiled_artifact.errors import CapacityError, CompileError, TransientError
 from compiled_artifact.steps import handler
 
 ENTRY = f"/modelzone/dev/artifacts/{KEY}"
@@ -40,6 +41,8 @@ def run(machine: Machine, *, limit: int = 40) -> dict[str, Any]:
             state = machine.step(step)
             if step == "look":
                 step = "register" if state["published"] else "start-host"
+            elif step == "start-host" and state["published"]:
+                step = "register"
             elif step == "start-host":
                 machine.aws.ssm.pings[machine.host] = "Online"
                 step = "wait-for-agent"
@@ -177,6 +180,9 @@ ASKED = [
     ("look", "ssm", "get_parameter"),
     ("look", "s3", "get_object"),
     ("look", "registry", "batch_get_image"),
+    ("start-host", "s3", "get_object"),
+    ("start-host", "stepfunctions", "list_executions"),
+    ("start-host", "stepfunctions", "describe_execution"),
     ("start-host", "ec2", "describe_instances"),
     ("start-host", "ec2", "run_instances"),
     ("wait-for-agent", "ssm", "describe_instance_information"),
@@ -185,6 +191,9 @@ ASKED = [
     ("follow", "ssm", "get_command_invocation"),
     ("verify", "s3", "get_object"),
     ("verify", "s3", "head_object"),
+    ("register", "s3", "get_object"),
+    ("register", "s3", "list_objects_v2"),
+    ("register", "s3", "delete_objects"),
     ("register", "ssm", "get_parameter"),
     ("register", "ssm", "put_parameter"),
     ("stop-host", "ec2", "terminate_instances"),
@@ -209,6 +218,8 @@ def planted(step: str, service: str, operation: str, error: Exception) -> Machin
         machine.step(name)
     if step == "verify":
         publish(machine.aws.s3)
+    if step == "register":
+        machine.aws.s3.put(PREFIX + "extra", b"x")
     getattr(machine.aws, service).planted[operation] = [error]
     return machine
 
@@ -285,7 +296,10 @@ def test_an_unknown_step() -> None:
         ("object", "compiled/a.neff does not exist"),
         ("size", "config.json has 1 bytes, the manifest says 2"),
         ("sha256", "config.json has SHA-256 unknown, the manifest says"),
-        ("checksum", f"config.json has checksum composite-2 in S3, the manifest says sum-{PREFIX}config.json"),
+        (
+            "checksum",
+            f"config.json has checksum SHA256:composite-2 in S3, the manifest says SHA256:sum-{PREFIX}config.json",
+        ),
         ("facts", "was compiled with batch_size '2', deployment 'mixtral' wants '1'"),
     ],
 )
@@ -328,6 +342,47 @@ def test_mirrored_weights_are_verified_and_not_registered() -> None:
     assert machine.state["output"]["artifact"].endswith("/main/")
 
 
+def test_what_the_manifest_does_not_list_is_deleted(capsys: pytest.CaptureFixture[str]) -> None:
+    machine = Machine()
+    publish(machine.aws.s3)
+    others = ["compiled/z", PREFIX.rstrip("/") + "0/x", f"cache/{KEY}/graph", "weights/x/main/manifest.json"]
+    for key in others:
+        machine.aws.s3.put(key, b"x")
+    before = sorted(machine.aws.s3.objects)
+    for key in (PREFIX + "old.safetensors", PREFIX + "compiled/old.neff", PREFIX + "sub/manifest.json"):
+        machine.aws.s3.put(key, b"x")
+
+    machine.steps("look", "register")
+
+    assert sorted(machine.aws.s3.objects) == before
+    assert '"unlisted": 3' in capsys.readouterr().out
+    machine.steps("look", "register")
+    assert sorted(machine.aws.s3.objects) == before
+
+
+@pytest.mark.parametrize("change", ["another", "empty", "gone", "broken"])
+def test_nothing_is_deleted_by_a_manifest_that_was_not_verified(change: str) -> None:
+    machine = Machine()
+    publish(machine.aws.s3)
+    machine.step("look")
+    machine.aws.s3.put(PREFIX + "old", b"x")
+    match change:
+        case "another":
+            publish(machine.aws.s3, created="2026-11-22T00:00:00Z")
+        case "empty":
+            publish(machine.aws.s3, objects=[])
+        case "gone":
+            del machine.aws.s3.objects[PREFIX + "manifest.json"]
+        case _:
+            machine.aws.s3.put(PREFIX + "manifest.json", b"{")
+
+    with pytest.raises(CompileError, match="step 'register' failed"):
+        machine.step("register")
+
+    assert PREFIX + "old" in machine.aws.s3.objects
+    assert ENTRY not in machine.aws.ssm.parameters
+
+
 def test_an_entry_that_says_the_same_stays_as_it_is() -> None:
     machine = Machine()
     publish(machine.aws.s3)
@@ -359,6 +414,7 @@ def test_an_entry_that_cannot_be_read_is_written_anew() -> None:
         ({}, {"Error": "Sandbox.Timedout", "Cause": "{"}, "look", "its function took longer than it may"),
         ({"step": "look"}, {"Error": "States.Timeout", "Cause": ""}, "start-host", "than the state machine allows"),
         ({"step": "look", "published": True}, {"Error": "X", "Cause": "y"}, "register", "X: y."),
+        ({"step": "start-host", "published": True}, {"Error": "X", "Cause": "y"}, "register", "X: y."),
         ({"step": "start-host"}, {"Error": "Lambda.Unknown", "Cause": "z"}, "wait-for-agent", "Lambda.Unknown: z."),
         ({"step": "wait-for-agent", "agent": "pending"}, {"Error": "X"}, "wait-for-agent", "failed: X."),
         ({"step": "wait-for-agent", "agent": "online"}, {"Error": "X"}, "run", "failed: X."),
@@ -461,13 +517,28 @@ def test_the_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     state = handler({"step": "look", "execution": EXECUTION, "state": {"deployment": "mixtral"}}, object())
 
     assert state["key"] == KEY
+    machine.aws.ec2.refusals = {(None, None): "InsufficientInstanceCapacity"}
+    with pytest.raises(CapacityError, match="before the step's time was over"):
+        handler(
+            {"step": "start-host", "execution": EXECUTION, "state": state},
+            SimpleNamespace(get_remaining_time_in_millis=lambda: 59_000),
+        )
+
+
+def test_following_has_clients_that_give_up_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    machine.running()
+    monkeypatch.setattr(Clients, "quick", classmethod(lambda _: machine.aws))
+    monkeypatch.setattr(Settings, "from_environment", classmethod(lambda *_: SETTINGS))
+
+    assert handler({"step": "follow", "execution": EXECUTION, "state": machine.state})["polls"] == 1
 
 
 def test_clients_are_made_once_and_give_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     clients = Clients()
 
-    for name in ("s3", "ec2", "ssm", "stepfunctions", "sns", "cloudwatch", "events"):
+    for name in ("s3", "ec2", "ssm", "stepfunctions", "sns", "cloudwatch", "events", "sagemaker", "cloudformation"):
         client = getattr(clients, name)
         assert client is getattr(clients, name)
         config = client.meta.config
@@ -475,6 +546,14 @@ def test_clients_are_made_once_and_give_up_in_time(monkeypatch: pytest.MonkeyPat
         assert config.retries["mode"] == "standard"
     assert clients.ecr("eu-west-1").meta.region_name == "eu-west-1"
     assert Clients.shared() is Clients.shared()
+    for name in ("ec2_once", "ssm_once"):
+        config = getattr(clients, name).meta.config
+        assert (config.read_timeout, config.retries["total_max_attempts"]) == (20, 1)
+    quick = Clients.quick()
+    assert quick is Clients.quick() is not Clients.shared()
+    for name in ("ec2", "ssm", "cloudwatch", "events"):
+        config = getattr(quick, name).meta.config
+        assert (config.read_timeout, config.retries["total_max_attempts"]) == (5, 2)
 
 
 def test_an_unknown_error_of_aws_names_the_call() -> None:

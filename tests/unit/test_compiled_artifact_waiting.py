@@ -8,17 +8,25 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from unit.compiled_artifact_aws import BUCKET, FACTS, KEY, MACHINE, NAME, PREFIX, START, FakeAws, client_error, publish
+from unit.compiled_artifact_aws import (
+    BUCKET,
+    EXECUTION,
+    FACTS,
+    KEY,
+    MACHINE,
+    NAME,
+    PREFIX,
+    START,
+    FakeAws,
+    client_error,
+    publish,
+)
 
 from compiled_artifact import waiting
 from compiled_artifact.aws import Clients
-from compiled_artifact.errors import CheckError
 from compiled_artifact.executions import execution_name
 from compiled_artifact.facts import artifact_key
-from compiled_artifact.response import MAX_REASON_BYTES
 from modelzone import compiling
-
-HINT = "Compile it: modelzone compile mixtral -e dev."
 
 
 class Deploy:
@@ -28,8 +36,6 @@ class Deploy:
         self.aws = FakeAws()
         self.now = START
         planned = {
-            "MinInstanceCount": "1",
-            "MaxInstanceCount": "2",
             "InstanceType": "ml.inf2.24xlarge",
             "ModelId": FACTS["model_id"],
             "ModelRevision": FACTS["model_revision"],
@@ -47,21 +53,22 @@ class Deploy:
             "AllowedTensorParallelDegrees": {"ml.inf2.24xlarge": "1,2,4,8"},
             "MaxSequenceLength": "32768",
             "MaxInputTokens": "512",
-            "CompileHint": HINT,
+            "CompileHint": "Compile it: modelzone compile mixtral -e dev.",
             "StateMachineArn": MACHINE,
             "Window": "1",
             "Windows": "3",
             "WindowSeconds": "3000",
             "Compile": "true",
+            "Previous": "",
             **overrides,
         }
         self.event: dict[str, Any] = {}
 
-    def open(self, window: int = 1, kind: str = "Create", **more: Any) -> dict[str, Any]:
+    def open(self, window: int = 1, kind: str = "Create", previous: str = "", **more: Any) -> dict[str, Any]:
         request = {
             "RequestType": kind,
             "StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/modelzone-dev-deployment-mixtral/1",
-            "ResourceProperties": {**self.properties, "Window": str(window)},
+            "ResourceProperties": {**self.properties, "Window": str(window), "Previous": previous},
             **more,
         }
         result = waiting.open_window(request, clients=self.aws, now=self.now)  # type: ignore[arg-type]
@@ -80,17 +87,26 @@ class Deploy:
     def progress(self, **more: Any) -> None:
         self.aws.ssm.parameters[f"/modelzone/dev/compile/progress/{KEY}"] = json.dumps({"step": "export", **more})
 
+    def outcome(self, now: datetime | None = None) -> str:
+        """Of a window that must be over now."""
+        result = self.look(now)
+        assert result["IsComplete"] is True
+        return outcome_of(result)
+
     @property
     def started(self) -> list[dict[str, Any]]:
         return self.aws.stepfunctions.called("start_execution")
 
 
-def refusal(call: Any, *arguments: Any) -> str:
-    with pytest.raises(CheckError) as caught:
-        call(*arguments)
-    text = str(caught.value)
+ARN = EXECUTION["id"]
+
+
+def outcome_of(result: dict[str, Any]) -> str:
+    text = result["Data"]["Outcome"]
+    assert isinstance(text, str)
     assert "\n" not in text
-    assert len(json.dumps(text)) <= MAX_REASON_BYTES
+    assert len(json.dumps(text)) <= 520
+    assert len(result.get("PhysicalResourceId", "")) <= 512
     return text
 
 
@@ -101,7 +117,8 @@ def test_a_complete_artifact_starts_nothing() -> None:
     result = deploy.open()
 
     assert result["PhysicalResourceId"] == f"window 1 of 3: s3://{BUCKET}/{PREFIX} is complete"
-    assert deploy.look() == {"IsComplete": True}
+    assert outcome_of(result) == "complete"
+    assert deploy.look() == {"IsComplete": True, "Data": {"Outcome": "complete"}}
     assert not deploy.aws.stepfunctions.calls
 
 
@@ -122,7 +139,7 @@ def test_a_missing_artifact_starts_a_compilation() -> None:
 
 
 def test_what_the_operator_gave_goes_along() -> None:
-    deploy = Deploy(given={"BatchSize": "4", "SequenceLength": "2048", "MinInstanceCount": "2"})
+    deploy = Deploy(given={"BatchSize": "4", "SequenceLength": "2048", "InstanceType": "ml.inf2.24xlarge"})
 
     deploy.open()
 
@@ -170,27 +187,48 @@ def test_two_that_start_in_the_same_second_wait_for_one() -> None:
     assert result["Execution"] == MACHINE.replace("stateMachine", "execution") + ":" + NAME
 
 
-def test_without_compiling_a_missing_artifact_is_refused() -> None:
-    reason = refusal(Deploy(Compile="false").open)
+def test_without_compiling_the_check_says_that_it_is_missing() -> None:
+    deploy = Deploy(Compile="false")
 
-    assert "No compiled artifact for deployment 'mixtral'" in reason
-    assert HINT in reason
+    assert outcome_of(deploy.open()) == "refused"
+    assert deploy.outcome() == "refused"
+    assert not deploy.aws.stepfunctions.calls
+    publish(deploy.aws.s3)
+    assert outcome_of(deploy.open()) == "complete"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"given": {"TensorParallelDegree": "3"}},
+        {"given": {"SequenceLength": "99999"}},
+        {"given": {"BatchSize": "none"}},
+        {"MaxInputTokens": "4096"},
+        {"Facts": {}},
+    ],
+)
+def test_impossible_numbers_start_nothing(overrides: dict[str, Any]) -> None:
+    deploy = Deploy(**overrides)
+
+    assert outcome_of(deploy.open()) == "refused"
+    assert deploy.event["PhysicalResourceId"] == "window 1 of 3: refused"
+    assert not deploy.aws.stepfunctions.calls
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"given": {"TensorParallelDegree": "3"}}, "TensorParallelDegree 3 is not possible on ml.inf2.24xlarge"),
-        ({"given": {"SequenceLength": "99999"}}, "SequenceLength is 99999; this model takes 32768 at most"),
-        ({"StateMachineArn": ""}, "Property StateMachineArn is missing or empty"),
-        ({"WindowSeconds": "long"}, "WindowSeconds is 'long'"),
-        ({"Windows": "0"}, "Windows is '0', expected a whole number of at least 1"),
+        ({"StateMachineArn": ""}, "unknown Property StateMachineArn is missing or empty."),
+        ({"WindowSeconds": "long"}, "unknown WindowSeconds is 'long'"),
+        ({"Windows": "0"}, "unknown Windows is '0', expected a whole number of at least 1"),
+        ({"Given": None}, "unknown AttributeError"),
     ],
 )
-def test_impossible_numbers_start_nothing(overrides: dict[str, Any], words: str) -> None:
+def test_a_window_that_is_wrong_itself_fails_nothing(overrides: dict[str, Any], words: str) -> None:
     deploy = Deploy(**overrides)
 
-    assert words in refusal(deploy.open)
+    assert outcome_of(deploy.open()).startswith(words)
+    assert deploy.outcome().startswith(words)
     assert not deploy.aws.stepfunctions.calls
 
 
@@ -213,32 +251,20 @@ def test_a_compilation_that_succeeds_ends_the_wait() -> None:
     assert deploy.look(START + timedelta(minutes=42)) == {
         "IsComplete": True,
         "PhysicalResourceId": f"window 1 of 3: compiled in 41 min ({NAME})",
+        "Data": {"Outcome": "complete"},
     }
 
 
-@pytest.mark.parametrize(
-    ("status", "more", "words"),
-    [
-        (
-            "FAILED",
-            {"error": "CompileFailed", "cause": "step 'export' failed: why. Log: group stream"},
-            "Compiling deployment 'mixtral' failed: step 'export' failed: why. Log: group stream. More: modelzone",
-        ),
-        ("FAILED", {"error": "States.Runtime"}, "failed without a message (States.Runtime)"),
-        ("FAILED", {"cause": "ü" * 9000}, "üüü…"),
-        ("ABORTED", {"cause": "enough"}, f"compilation {NAME} was cancelled: enough. More:"),
-        ("TIMED_OUT", {}, f"compilation {NAME} took longer than it may; raise compile.max_hours"),
-    ],
-)
-def test_a_compilation_that_fails_fails_the_deploy(status: str, more: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize("status", ["FAILED", "ABORTED", "TIMED_OUT"])
+def test_a_compilation_that_fails_is_told_and_fails_no_window(status: str) -> None:
     deploy = Deploy()
     arn = deploy.open()["Execution"]
-    deploy.aws.stepfunctions.executions[arn] |= {"status": status, "stopDate": START, **more}
+    deploy.aws.stepfunctions.executions[arn] |= {"status": status, "stopDate": START + timedelta(minutes=7)}
 
-    reason = refusal(deploy.look)
+    result = deploy.look()
 
-    assert words in reason
-    assert reason.endswith("More: modelzone compile logs mixtral -e dev.")
+    assert outcome_of(result) == f"failed {ARN}"
+    assert result["PhysicalResourceId"] == f"window 1 of 3: failed after 7 min ({NAME})"
 
 
 def test_windows_follow_one_another() -> None:
@@ -252,20 +278,46 @@ def test_windows_follow_one_another() -> None:
     assert result == {
         "IsComplete": True,
         "PhysicalResourceId": f"window 1 of 3: export 12 %, 50 min ({NAME})",
+        "Data": {"Outcome": f"running {ARN}"},
     }
-    deploy.open(window=2)
-    assert len(deploy.started) == 1, "the second window waits for the same"
+    deploy.aws.s3.calls.clear()
+    assert deploy.open(2, previous=f"running {ARN}")["PhysicalResourceId"] == f"window 2 of 3: waiting for {NAME}"
+    assert not deploy.aws.s3.calls
     assert deploy.look() == {"IsComplete": False}
     deploy.progress(percent=None)
     result = deploy.look(START + timedelta(seconds=6000))
     assert result["PhysicalResourceId"] == f"window 2 of 3: export, 100 min ({NAME})"
-    deploy.open(window=3)
+    deploy.open(3, previous=outcome_of(result))
 
-    reason = refusal(deploy.look, START + timedelta(seconds=9000))
+    result = deploy.look(START + timedelta(seconds=9000))
 
-    assert f"'mixtral' is still being compiled: export, 150 min ({NAME})" in reason
-    assert "the compilation goes on" in reason
-    assert "modelzone compile mixtral -e dev --follow, and deploy again" in reason
+    assert outcome_of(result) == f"running {ARN}", "the check tells how to follow it"
+    assert result["PhysicalResourceId"] == f"window 3 of 3: export, 150 min ({NAME})"
+    assert len(deploy.started) == 1
+
+
+def test_a_window_waits_for_the_execution_of_the_one_before_and_for_no_other() -> None:
+    deploy = Deploy()
+    deploy.aws.stepfunctions.add(NAME, started=START - timedelta(minutes=1))
+    deploy.aws.stepfunctions.add(f"mixtral-{KEY}-20261121090000", started=START - timedelta(hours=1))
+
+    assert deploy.open(2, previous=f"running {ARN}")["Execution"] == ARN
+    deploy.aws.stepfunctions.executions[ARN] |= {"status": "FAILED", "stopDate": START}
+    assert deploy.outcome() == f"failed {ARN}"
+
+
+@pytest.mark.parametrize("previous", ["complete", "refused", f"failed {ARN}", "unknown AWS could not be reached", "x"])
+def test_what_has_ended_is_passed_on_at_once(previous: str) -> None:
+    deploy = Deploy()
+
+    result = deploy.open(2, previous=previous)
+
+    word = previous.partition(" ")[0]
+    assert outcome_of(result) == previous
+    assert result["PhysicalResourceId"] == f"window 2 of 3: {word}, as the window before"
+    assert deploy.outcome() == previous
+    for service in (deploy.aws.s3, deploy.aws.ssm, deploy.aws.stepfunctions):
+        assert not service.calls
 
 
 def test_a_window_that_is_over_before_the_job_begins() -> None:
@@ -277,34 +329,6 @@ def test_a_window_that_is_over_before_the_job_begins() -> None:
     assert result["PhysicalResourceId"] == f"window 1 of 3: starting a host, 60 min ({NAME})"
 
 
-def test_a_compilation_that_failed_between_two_windows_is_not_repeated() -> None:
-    deploy = Deploy()
-    arn = deploy.open()["Execution"]
-    deploy.now = START + timedelta(minutes=50)
-    deploy.aws.stepfunctions.executions[arn] |= {
-        "status": "FAILED",
-        "cause": "step 'export' failed: why.",
-        "stopDate": START + timedelta(minutes=49),
-    }
-
-    assert "step 'export' failed: why. More: modelzone compile logs mixtral." in refusal(deploy.open, 2)
-    assert len(deploy.started) == 1
-    # A later deploy tries again.
-    deploy.open(window=1)
-    assert len(deploy.started) == 2
-
-
-@pytest.mark.parametrize("stopped", [timedelta(minutes=20), None])
-def test_an_old_failure_is_of_another_deploy(stopped: timedelta | None) -> None:
-    deploy = Deploy()
-    more = {"stopDate": START - stopped} if stopped else {}
-    deploy.aws.stepfunctions.add(f"mixtral-{KEY}-20261121080000", "FAILED", started=START - timedelta(hours=2), **more)
-
-    deploy.open(window=2)
-
-    assert len(deploy.started) == 1
-
-
 def test_an_answer_that_does_not_come_is_waited_for() -> None:
     deploy = Deploy()
     deploy.open()
@@ -312,36 +336,56 @@ def test_an_answer_that_does_not_come_is_waited_for() -> None:
     machine.planted["describe_execution"] = [
         client_error("ThrottlingException"),
         EndpointConnectionError(endpoint_url="https://aws.invalid"),
+        client_error("ExecutionDoesNotExist"),
     ]
 
-    assert deploy.look() == {"IsComplete": False}
-    assert deploy.look() == {"IsComplete": False}
+    for _ in range(3):
+        assert deploy.look() == {"IsComplete": False}
     machine.planted["describe_execution"] = [client_error("ThrottlingException")]
-    assert "DescribeExecution failed with ThrottlingException" in refusal(deploy.look, START + timedelta(hours=1))
+    assert deploy.outcome(START + timedelta(hours=1)) == f"running {ARN}", "the next window may reach it"
+
+
+def test_an_execution_that_may_not_be_looked_at_is_not_known() -> None:
+    deploy = Deploy()
+    deploy.open()
+    deploy.aws.stepfunctions.always["describe_execution"] = client_error("AccessDeniedException", "x" * 5000)
+
+    outcome = deploy.outcome()
+
+    assert outcome.startswith("unknown DescribeExecution failed with AccessDeniedException: xxx")
+
+
+@pytest.mark.parametrize("event", [{}, {"Execution": ARN}, {"Execution": ARN, "Until": "soon"}])
+def test_an_event_that_nobody_understands_is_not_known(event: dict[str, Any]) -> None:
+    deploy = Deploy()
+    deploy.event = event
+
+    assert deploy.outcome().startswith("unknown ")
 
 
 @pytest.mark.parametrize("operation", ["list_executions", "start_execution"])
 def test_a_machine_that_refuses_is_named(operation: str) -> None:
     deploy = Deploy()
-    deploy.aws.stepfunctions.planted[operation] = [client_error("AccessDeniedException", "x" * 5000)]
+    deploy.aws.stepfunctions.planted[operation] = [client_error("AccessDeniedException", "no right\nat all")]
 
-    reason = refusal(deploy.open)
+    outcome = outcome_of(deploy.open())
 
-    assert "failed with AccessDeniedException: xxx" in reason
+    assert "failed with AccessDeniedException: no right at all; deploy the compile stack again" in outcome
+    assert deploy.event["PhysicalResourceId"] == f"window 1 of 3: unknown: {outcome.removeprefix('unknown ')}"
 
 
 def test_a_machine_that_cannot_be_reached() -> None:
     deploy = Deploy()
     deploy.aws.stepfunctions.planted["list_executions"] = [EndpointConnectionError(endpoint_url="https://aws.invalid")]
 
-    assert "could not be started or followed" in refusal(deploy.open)
+    assert outcome_of(deploy.open()).startswith("unknown AWS could not be reached: ")
 
 
 def test_a_store_that_fails_starts_nothing() -> None:
     deploy = Deploy()
     deploy.aws.s3.planted["get_object"] = [client_error("SlowDown")]
 
-    assert "could not be read: SlowDown" in refusal(deploy.open)
+    assert "could not be read: SlowDown" in outcome_of(deploy.open())
     assert not deploy.started
 
 
@@ -363,6 +407,7 @@ def test_names_of_executions_are_the_command_line_s() -> None:
 def test_the_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     deploy = Deploy()
     monkeypatch.setattr(Clients, "shared", classmethod(lambda _: deploy.aws))
+    monkeypatch.setattr(Clients, "quick", classmethod(lambda _: deploy.aws))
     monkeypatch.setenv("PROGRESS_PATH", "/modelzone/dev/compile/progress")
     request = {"RequestType": "Create", "ResourceProperties": deploy.properties}
 

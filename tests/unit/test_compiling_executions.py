@@ -251,6 +251,36 @@ def test_the_cost_of_hosts_that_ended(world: World) -> None:
     assert usd_so_far(hosts_of_execution(world("ec2"), NAME), region="us-east-1", now=NOW) is None
 
 
+@pytest.mark.parametrize("told", ["output", "history", "ec2"])
+def test_the_cost_of_a_host_that_nobody_remembers(world: World, told: str) -> None:
+    host = {"host": {"instance_type": "inf2.24xlarge"}}
+    run = Run(NAME, "SUCCEEDED", stopped=NOW + timedelta(hours=2, minutes=10))
+    run.enter("StartHost", 0).leave("StartHost", host if told == "history" else {}, after=360)
+    run.enter("StopHost", 7200).leave("StopHost", {}, after=7560)
+    run.output = host if told == "output" else {}
+    world.runs = [run]
+    if told == "ec2":
+        world.host(1, state="terminated", execution=NAME)
+    seen = watch(world).look()
+    assert seen.usd == pytest.approx(2 * 6.49063)
+    assert dict(facts_of(seen))["cost"] == "about 12.98 USD at the on-demand price, by the times of the steps"
+
+
+def test_a_price_that_is_unknown_is_said_with_the_type(world: World) -> None:
+    world.runs = [Run(NAME)]
+    world.host(1, execution=NAME)["InstanceType"] = "mars1.large"
+    seen = watch(world).look()
+    assert dict(facts_of(seen))["cost"] == "unknown, no price of mars1.large"
+    assert line_of(seen).endswith("  cost unknown, no price of mars1.large")
+
+
+def test_long_names_of_deployments_are_cut() -> None:
+    name = "a" * 60
+    execution = Execution(arn="x", name=execution_name(name, KEY, NOW), status="RUNNING", started=NOW)
+    assert execution.is_of(name)
+    assert not execution.is_of("a")
+
+
 def test_following_until_it_ends_outlasts_a_lost_connection(world: World) -> None:
     run = ran(world)
     looks, shown = iter(range(9)), []

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 from unit.compile_world import NOW, World, order
 
-from modelzone.compiling.hosts import Host, connect_command, hosts_of, start_debug_host, wait_until_gone
+from compiled_artifact import refusals
+from modelzone.compiling.hosts import NO_CAPACITY, Host, connect_command, hosts_of, start_debug_host, wait_until_gone
 from modelzone.errors import ModelzoneError
 
 NAME = "mixtral-0123456789abcdef0123-20261121120000"
@@ -60,6 +61,10 @@ def test_no_capacity_anywhere_names_every_place(world: World) -> None:
     world.no_capacity = {(name, subnet) for name in TYPES for subnet in ("subnet-a", "subnet-b")}
     with pytest.raises(ModelzoneError, match=r"inf2\.48xlarge in subnet-b: InsufficientInstanceCapacity\n  fix: try"):
         start(world)
+
+
+def test_another_place_is_tried_for_the_same_reasons_as_in_a_compilation() -> None:
+    assert set(NO_CAPACITY) == set(refusals.NEXT)
 
 
 def test_other_refusals_end_it_at_once(world: World) -> None:

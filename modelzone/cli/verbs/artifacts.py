@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelzone.cli.account import Account, EndpointOption, EnvironmentOption, LocalOption, ProfileOption, open_account
+from modelzone.cli.completion import complete_environment
 from modelzone.cli.exits import ExitCode
 from modelzone.cli.formats import usd, whole
 from modelzone.cli.options import JsonOption, examples
 from modelzone.cli.output import note, write, write_facts, write_heading, write_json, write_table
+from modelzone.errors import ModelzoneError
 
 if TYPE_CHECKING:
+    from modelzone.artifacts.copy import Original
     from modelzone.artifacts.gc import Decision, Removed
     from modelzone.artifacts.registry import Parameters
     from modelzone.artifacts.store import ArtifactPlace
@@ -34,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="List, check and clean up compiled artifacts.",
+        help="List, check, copy and clean up compiled artifacts.",
         epilog=examples("modelzone artifacts list", "modelzone artifacts verify 5c0f --deep", "modelzone artifacts gc"),
         rich_markup_mode=None,
     )
@@ -42,6 +45,12 @@ def add_to(app: typer.Typer) -> None:
         ("list", list_artifacts, "List artifacts and who uses them.", ("list", "list -e prod --json")),
         ("show", show, "Show one artifact and its objects.", ("show 5c0f",)),
         ("verify", verify, "Compare an artifact with its manifest.", ("verify 5c0f", "verify 5c0f --deep")),
+        (
+            "copy",
+            copy,
+            "Copy an artifact or weights to another store.",
+            ("copy 5c0f --to prod", "copy 5c0f -e prod --to dev", "copy --weights mixtral --to prod"),
+        ),
         ("gc", gc, "Delete what nothing uses; dry run first.", ("gc", "gc --min-age-days 30 --delete")),
     ):
         epilog = examples(*(f"modelzone artifacts {line}" for line in lines))
@@ -58,7 +67,10 @@ def list_artifacts(
     local: LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the artifacts of an environment's model store and who uses them, incomplete ones as well."""
+    """List the artifacts of an environment's model store and who uses them, incomplete ones as well.
+
+    Only sizes are compared with the manifests; artifacts verify compares checksums, too.
+    """
     account = open_account(context, environment, profile=profile, endpoint_url=endpoint_url, local=local)
     facts = _collect(account, versions=_VERSIONS)
     rows = [_row(place, facts) for place in facts.places]
@@ -69,7 +81,7 @@ def list_artifacts(
         write(f"s3://{facts.bucket}/compiled/ holds no artifact")
         return
     lines = [
-        [row["key"], row["model"], _shape(row), row["state"], _gib(row["bytes"]), row["changed"][:10], _users(row)]
+        [row["key"], row["model"], _shape(row), _state(row), _gib(row["bytes"]), row["changed"][:10], _users(row)]
         for row in rows
     ]
     write_table(["KEY", "MODEL", "COMPILED FOR", "STATE", "GIB>", "WRITTEN", "USED BY"], lines)
@@ -90,8 +102,15 @@ def show(
     from modelzone.artifacts.store import find_one  # noqa: PLC0415
 
     place = find_one(account.client("s3"), _bucket(account), key)
+    from modelzone.artifacts.verify import verify as check  # noqa: PLC0415
+
     facts = _collect(account, versions=_VERSIONS, only=place)
     row = _row(place, facts)
+    if place.manifest:
+        problems = [
+            f"{item.path} {item.problem}" for item in check(account.client("s3"), place, deep=False) if item.problem
+        ]
+        row |= {"state": "incomplete" if problems else "complete", "problems": problems}
     listed = {item.path: item for item in place.manifest.objects} if place.manifest else {}
     objects = [
         {"path": path, "bytes": size, "sha256": listed[path].sha256 if path in listed else None}
@@ -112,7 +131,7 @@ def show(
             ("used by", _users(row) or "nothing"),
         ]
     )
-    for problem in row["problems"]:
+    for problem in [*row["problems"], *_unlisted(row["unlisted"])]:
         write(f"problem: {problem}")
     write_heading("Objects")
     write_table(
@@ -137,7 +156,7 @@ def verify(
 ) -> None:
     """Compare an artifact's objects with its manifest: sizes, checksums that S3 keeps, with --deep their content.
 
-    The exit status is 1 when one differs.
+    The exit status is 1 when one differs, and when something lies there that the manifest does not list.
     """
     account = open_account(context, environment, profile=profile, endpoint_url=endpoint_url, local=local)
     from modelzone.artifacts.store import find_one  # noqa: PLC0415
@@ -150,6 +169,7 @@ def verify(
     problems = [f"{item.path} {item.problem}" for item in checked if item.problem]
     # An artifact without a manifest has nothing to compare, and is none.
     problems += [problem for problem in place.problems if place.manifest is None]
+    problems += _unlisted(place.unlisted)
     by = sorted({what for item in checked for what in item.by})
     if as_json:
         rows = [{"path": item.path, "compared": list(item.by), "problem": item.problem or None} for item in checked]
@@ -161,6 +181,71 @@ def verify(
             write(f"{place.uri}: {len(checked)} objects, {_gib(place.bytes)} GiB, agree by {', '.join(by)}")
     if problems:
         raise typer.Exit(ExitCode.REFUSED)
+
+
+def copy(
+    context: typer.Context,
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="An artifact's key, the beginning of it, or its s3:// URI.")
+    ] = None,
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="ENV", help="Environment that gets the copy.", autocompletion=complete_environment
+        ),
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="DEPLOYMENT", help="Copy the weights that a deployment of --to needs."),
+    ] = None,
+    environment: EnvironmentOption = "dev",
+    profile: ProfileOption = None,
+    endpoint_url: EndpointOption = None,
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy an artifact, or mirrored weights, to another environment's model store.
+
+    S3 copies by itself, nothing passes through this machine. What is there already is left, so a copy that was stopped
+    goes on; the manifest is written last. Both stores are of one account and region.
+    """
+    if (key is None) == (weights is None):
+        raise typer.BadParameter("name either an artifact's KEY or --weights DEPLOYMENT")
+    account = open_account(context, environment, profile=profile, endpoint_url=endpoint_url, local=local)
+    other = open_account(context, to, profile=profile, endpoint_url=endpoint_url, local=local)
+    if account.region != other.region:
+        raise ModelzoneError(
+            f"{environment} is in {account.region} and {to} in {other.region}: S3 copies within one region here\n"
+            f"  fix: compile it in {to}"
+        )
+    source, target = _bucket(account), _bucket(other)
+    if source == target:
+        raise ModelzoneError(f"{environment} and {to} use the same store, s3://{source}: there is nothing to copy")
+    from modelzone.artifacts.copy import copy as copy_objects  # noqa: PLC0415
+
+    s3 = account.transfers()
+    original = _weights(account, other, s3, source, weights) if weights else _artifact(other, s3, source, str(key))
+    with _counted(original.bytes, quiet=False, verb="copied") as count:
+        done = copy_objects(s3, original, target, on_bytes=count)
+    unlisted = _left_over(s3, target, original.prefix) if not weights else ()
+    for problem in _unlisted(unlisted):
+        note(f"warning: {done.uri}: {problem}")
+    if as_json:
+        write_json(
+            {
+                "source": original.uri,
+                "target": done.uri,
+                "objects": done.objects,
+                "copied": done.copied,
+                "bytes": done.bytes,
+                "unlisted": list(unlisted),
+            }
+        )
+    else:
+        left = done.objects - done.copied
+        there = f", {left} were there" if left else ""
+        write(f"{done.uri}: {done.copied} of {done.objects} objects copied, {_gib(done.bytes)} GiB{there}; complete")
 
 
 def gc(
@@ -252,6 +337,56 @@ def _bucket(account: Account) -> str:
     return outputs["ModelBucketName"]
 
 
+def _artifact(other: Account, s3: Any, bucket: str, key: str) -> Original:
+    """What is to be copied, when nobody makes the same where it goes."""
+    from modelzone.artifacts.copy import of_artifact  # noqa: PLC0415
+    from modelzone.artifacts.store import find_one  # noqa: PLC0415
+    from modelzone.compiling.aws import stack_outputs_or_none  # noqa: PLC0415
+    from modelzone.compiling.executions import Machine  # noqa: PLC0415
+
+    original = of_artifact(place := find_one(s3, bucket, key))
+    name = f"modelzone-{other.environment}-compile"
+    arn = (stack_outputs_or_none(other.client("cloudformation"), name) or {}).get("StateMachineArn")
+    running = Machine(other.client("stepfunctions"), arn).running() if arn else []
+    if found := next((execution for execution in running if execution.key == place.key), None):
+        raise ModelzoneError(
+            f"{found.name} makes the same artifact in {other.environment} now\n"
+            f"  fix: wait until it has ended, or cancel it: "
+            f"{other.words(f'compile cancel {found.deployment}')} --execution {found.name}"
+        )
+    return original
+
+
+def _weights(account: Account, other: Account, s3: Any, bucket: str, deployment: str) -> Original:
+    from modelzone.artifacts.copy import of_weights  # noqa: PLC0415
+    from modelzone.artifacts.key import weights_prefix  # noqa: PLC0415
+    from modelzone.cli.verbs.compile import planned_deployment  # noqa: PLC0415
+
+    facts = planned_deployment(other, deployment)[1].facts
+    prefix = weights_prefix(facts.model_id, facts.model_revision)
+    if (original := of_weights(s3, bucket, prefix)) is None:
+        raise ModelzoneError(
+            f"s3://{bucket}/{prefix} is not there or not complete\n"
+            f"  fix: {account.words(f'compile {deployment} --weights-only')}"
+        )
+    return original
+
+
+def _left_over(s3: Any, bucket: str, prefix: str) -> tuple[str, ...]:
+    from modelzone.artifacts.store import read_place  # noqa: PLC0415
+
+    place = read_place(s3, bucket, prefix)
+    return place.unlisted if place else ()
+
+
+def _unlisted(paths: Iterable[str]) -> list[str]:
+    return [f"{path} is not in the manifest: SageMaker would load it with the rest; delete it" for path in paths]
+
+
+def _state(row: dict[str, Any]) -> str:
+    return str(row["state"]) + (f", {len(row['unlisted'])} unlisted" if row["unlisted"] else "")
+
+
 def _collect(account: Account, *, versions: int, only: ArtifactPlace | None = None) -> _Facts:
     """Everything that decides on artifacts; whatever cannot be read ends the command."""
     from modelzone.artifacts.registry import read_parameters  # noqa: PLC0415
@@ -312,8 +447,9 @@ def _row(place: ArtifactPlace, facts: _Facts) -> dict[str, Any]:
         "key": place.key,
         "artifact": place.uri,
         "model": manifest.facts["model_id"] if manifest else place.slug,
-        "state": "complete" if place.complete else "incomplete",
+        "state": "sizes agree" if place.complete else "incomplete",
         "problems": list(place.problems),
+        "unlisted": list(place.unlisted),
         "facts": dict(manifest.facts) if manifest else None,
         "created": manifest.created if manifest else None,
         "changed": place.changed.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -385,7 +521,7 @@ def _removed_text(result: Removed) -> str:
 
 
 @contextmanager
-def _counted(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+def _counted(total: int, *, quiet: bool, verb: str = "read") -> Iterator[Callable[[int], None]]:
     """Counts bytes from several threads, and says on a terminal every hundredth of them."""
     lock, state = threading.Lock(), {"bytes": 0, "percent": -1}
     shown = not quiet and sys.stderr.isatty()
@@ -396,7 +532,7 @@ def _counted(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
             percent = state["bytes"] * 100 // max(total, 1)
             if shown and percent != state["percent"]:
                 state["percent"] = percent
-                sys.stderr.write(f"\r{percent:3d}% of {_gib(total)} GiB read")
+                sys.stderr.write(f"\r{percent:3d}% of {_gib(total)} GiB {verb}")
                 sys.stderr.flush()
 
     yield count

@@ -19,6 +19,7 @@ from modelzone.cli.verbs.compile import DeploymentArgument
 from modelzone.errors import ModelzoneError
 
 if TYPE_CHECKING:
+    from modelzone.compiling.executions import Execution
     from modelzone.compiling.hosts import Host
 
 _HOURS = 12
@@ -43,7 +44,7 @@ def add_to(app: typer.Typer) -> None:
         ("start", start, "Start a debugging host.", ("start mixtral --hours 3",)),
         ("list", list_hosts, "List hosts that run.", ("list", "list -e prod --json")),
         ("connect", connect, "Open a shell on a host, or forward a port.", ("connect", "connect --port 8888")),
-        ("stop", stop, "End a debugging host before its time.", ("stop i-0123456789abcdef0",)),
+        ("stop", stop, "End a host before its time.", ("stop i-0123456789abcdef0",)),
     ):
         epilog = examples(*(f"modelzone host {line}" for line in lines))
         group.command(name, epilog=epilog, short_help=short)(action)
@@ -192,7 +193,7 @@ def connect(
 
 def stop(
     context: typer.Context,
-    instance_id: Annotated[str, typer.Argument(metavar="ID", help="A debugging host. See: host list.")],
+    instance_id: Annotated[str, typer.Argument(metavar="ID", help="A host. See: host list.")],
     *,
     environment: EnvironmentOption = "dev",
     profile: ProfileOption = None,
@@ -200,22 +201,33 @@ def stop(
     local: LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """End a debugging host before its time. What is on its disk is lost."""
+    """End a debugging host before its time, or a compile host whose compilation has ended.
+
+    What is on its disk is lost.
+    """
     account = open_account(context, environment, profile=profile, endpoint_url=endpoint_url, local=local)
     from modelzone.compiling.hosts import terminate  # noqa: PLC0415
     from modelzone.hosts import DEBUG_HOST  # noqa: PLC0415
 
     host = _named(_hosts(account), instance_id, account)
-    if host.role != DEBUG_HOST:
+    if host.role != DEBUG_HOST and (execution := _compiling(account, host)):
         raise ModelzoneError(
             f"{instance_id} compiles for {host.execution}: cancel that instead, and the host goes with it\n"
-            f"  fix: {account.words('compile cancel DEPLOYMENT')}"
+            f"  fix: {account.words(f'compile cancel {execution.deployment}')} --execution {execution.name}"
         )
     terminate(account.client("ec2"), [host.instance_id])
     if as_json:
         write_json({"instance_id": host.instance_id, "stopped": True})
     else:
         write(f"{host.instance_id} ends now")
+
+
+def _compiling(account: Account, host: Host) -> Execution | None:
+    """The compilation that a host works for, if that runs. What cannot be asked for might run: that is an error."""
+    from modelzone.cli.verbs.compile import state_machine  # noqa: PLC0415
+
+    running = state_machine(account).running()
+    return next((execution for execution in running if execution.name == host.execution), None)
 
 
 def _hosts(account: Account) -> list[Host]:

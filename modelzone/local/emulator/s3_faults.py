@@ -1,7 +1,8 @@
-"""S3 refuses to write artifacts while a fault says that their key is denied."""
+"""S3 refuses to write artifacts while a fault says that their key is denied, and is slow when all is to be slow."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 
@@ -25,8 +26,12 @@ def install(*, faults: Callable[[], Faults]) -> None:
     async def handle(
         method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]]
     ) -> HandlerResponse:
-        if method in {"PUT", "POST"} and _ARTIFACT.fullmatch(path) and faults().kms == "denied":
-            return _denied()
+        if method in {"PUT", "POST"} and _ARTIFACT.fullmatch(path):
+            now = faults()
+            if now.kms == "denied":
+                return _denied()
+            # As slow as the stand-ins on hosts, so that there is time to kill a job that publishes.
+            await asyncio.sleep(now.slow_seconds)
         answered: HandlerResponse = await original(method, path, headers, body, query)
         return answered
 

@@ -136,7 +136,7 @@ def parse_run(arguments: Sequence[str]) -> RunOptions:
 
 def _mounts(options: RunOptions) -> Iterator[tuple[str, str]]:
     for text in options.values.get("mount", []):
-        parts = dict(part.partition("=")[::2] for part in text.split(","))
+        parts = {name: value for name, _, value in (part.partition("=") for part in text.split(","))}
         source = parts.get("source") or parts.get("src")
         target = parts.get("target") or parts.get("destination") or parts.get("dst")
         if parts.get("type") != "bind" or not source or not target:

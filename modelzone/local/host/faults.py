@@ -38,6 +38,7 @@ _NUMBERS = ("disk_free_gib", "devices", "slow_seconds")
 
 def _load(file: Path) -> Any:
     """Parse the file; whoever writes it may be in the middle of that."""
+    text = ""
     for _ in range(_ATTEMPTS):
         text = file.read_text(encoding="utf-8")
         try:
