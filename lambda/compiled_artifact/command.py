@@ -168,8 +168,9 @@ def _meter(context: Context, state: State, progress: Mapping[str, Any] | None) -
     telemetry = Telemetry(context, deployment=state["deployment"], key=state["key"])
     for step, seconds in finished.items():
         if step not in sent and isinstance(seconds, int | float):
-            telemetry.seconds("StepSeconds", float(seconds), step=step)
-            telemetry.step(step, "succeeded")
+            # The machine has a look and a verify of its own.
+            telemetry.seconds("StepSeconds", float(seconds), step=f"job:{step}")
+            telemetry.step(f"job:{step}", "succeeded")
             sent.append(step)
     return {**state, "metered": sent, "steps": {**state.get("steps", {}), **finished}}
 

@@ -37,6 +37,10 @@ _STEPS: Mapping[str, Step] = {
 }
 
 
+# Steps that are done in one go; the others count how long they were waited for.
+_METERED = {"look", "start-host", "run", "verify", "register", "stop-host"}
+
+
 def handler(event: Mapping[str, Any], context: object = None) -> dict[str, Any]:
     """Do one step and return the new state.
 
@@ -96,7 +100,10 @@ def _machine_step(step: str, context: Context, state: State) -> State:
     # Steps that wait are entered many times.
     if not (step in {"wait-for-agent", "follow"} and state.get("polls")):
         telemetry.step(step, "started")
+    started = time.monotonic()
     after = {**_guarded(step, context, lambda: _STEPS[step](context, state)), "step": step}
+    if step in _METERED and not after.get("published"):
+        telemetry.seconds("StepSeconds", time.monotonic() - started, step=step)
     if step == "follow" and after["run"] == "interrupted":
         telemetry.step(step, "failed", "interrupted; another host goes on")
     elif not _comes_back(step, after) and not (step == "notify" and after.get("failure")):

@@ -109,6 +109,8 @@ def test_a_compilation_from_end_to_end() -> None:
     }
     metrics = machine.aws.metrics()
     assert [name for name, *_ in metrics if name != "StepSeconds"] == ["HostSeconds", "Compilations"]
+    metered = {step for name, _, step in metrics if name == "StepSeconds" and not step.startswith("job:")}
+    assert metered == {"look", "start-host", "wait-for-agent", "run", "verify", "register", "stop-host"}
     (notice,) = machine.aws.notices()
     assert notice["Subject"] == "Modelzone dev: mixtral is compiled"
     assert "after 40 minutes" in notice["Message"]
