@@ -86,7 +86,7 @@ def start_emulator(workspace: Workspace) -> EmulatorState:
     previous = workspace.read()
     # Of an emulator that was killed children may be left, and they would hold the ports and the state of the old one.
     stop_everything(workspace)
-    port = free_port(previous.port if previous else None)
+    port = free_port(previous.port if previous else workspace.first_port)
     workspace.logs.mkdir(parents=True, exist_ok=True)
     log = workspace.logs / "emulator-start.log"
     environment = {

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -66,6 +67,11 @@ class Workspace:
         return self.folder / "cdk.out"
 
     @property
+    def first_port(self) -> int:
+        """Where the emulator's port is looked for first: another one for each workspace, that two may start at once."""
+        return _FIRST_PORT + zlib.crc32(str(self.folder).encode()) % (_LAST_PORT - _FIRST_PORT)
+
+    @property
     def _state_file(self) -> Path:
         return self.folder / "state.json"
 
@@ -110,7 +116,7 @@ class Workspace:
             yield
 
 
-def free_port(preferred: int | None = None) -> int:
+def free_port(preferred: int) -> int:
     """A port on the loopback interface that nobody listens on, the preferred one if it is free.
 
     Raises
@@ -118,8 +124,8 @@ def free_port(preferred: int | None = None) -> int:
     ModelzoneError
         None of the range is free.
     """
-    candidates = ([preferred] if preferred else []) + list(range(_FIRST_PORT, _LAST_PORT))
-    for port in candidates:
+    span = _LAST_PORT - _FIRST_PORT
+    for port in (preferred, *(_FIRST_PORT + (preferred + step) % span for step in range(span))):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
