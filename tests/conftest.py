@@ -16,8 +16,14 @@ TOGETHER = {"infrastructure"}
 ORDER = ("integration", "infrastructure")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # Not later: xdist reads the groups before any other plugin may change the list.
+    item.add_marker(pytest.mark.xdist_group(_suite(item) if _suite(item) in TOGETHER else item.path.stem))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        suite = item.path.relative_to(TESTS).parts[0]
-        item.add_marker(pytest.mark.xdist_group(suite if suite in TOGETHER else item.path.name))
-    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in ORDER)
+    items.sort(key=lambda item: _suite(item) not in ORDER)
+
+
+def _suite(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]

@@ -330,7 +330,8 @@ def test_a_file_that_changes_unseen_is_refused(
             os.utime(tmp_path / "large", ns=(at.st_atime_ns, at.st_mtime_ns))
 
     store.before = change
-    with pytest.raises(ClientError, match="BadDigest"):
+    # Another part's thread may look at the file before its time is set back.
+    with pytest.raises((ClientError, StepError), match="BadDigest|changed while it was uploaded"):
         upload_files(store, BUCKET, [Upload(tmp_path / "large", "large", sha256(content) if known else "")], stop=stop)
     assert not store.objects
 
