@@ -38,7 +38,7 @@ lint: setup-dev ## Style and types
 	pyright
 
 test: lint ## Everything: style, types, all test suites
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --dist loadfile
 
 benchmark: setup-dev ## Times of planning, of reading logs, of synth, and of publishing and fetching artifacts
 	python benchmarks/planning.py
