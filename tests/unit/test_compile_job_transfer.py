@@ -331,7 +331,7 @@ def test_a_file_that_changes_unseen_is_refused(
 
     store.before = change
     # Another part's thread may look at the file before its time is set back.
-    with pytest.raises((ClientError, StepError), match="BadDigest|changed while it was uploaded"):
+    with pytest.raises((ClientError, StepError), match=r"BadDigest|changed while it was uploaded"):
         upload_files(store, BUCKET, [Upload(tmp_path / "large", "large", sha256(content) if known else "")], stop=stop)
     assert not store.objects
 
