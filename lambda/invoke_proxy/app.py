@@ -1,9 +1,8 @@
-"""The web app: OpenAI's chat and models routes, TGI's generate routes, and a health check."""
+"""The web app: OpenAI's and TGI's routes, SageMaker's, and those about the gateway itself."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,49 +10,45 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from . import logs
-from .aws_clients import AwsClients
-from .bodies import endpoint_body, read_object
-from .chat_answer import ChatAnswer
-from .chat_request import parse_chat_request, require_text
-from .chat_templates import render, template_names
-from .dialects import DIALECTS, tgi_generate
-from .errors import ApiError, bad_request, internal_error, openai_error, tgi_error
+from .aws import AwsClient
+from .aws.ssm import parameters_by_path
+from .cache import ResponseCache
+from .endpoints.runtime import EndpointRuntime
+from .errors import ApiError, openai_error, tgi_error
 from .logs import RequestLog
-from .registry import Deployment, Entry, Registry, read_entries
-from .sagemaker import EndpointRuntime
-from .streams import CLIENT_CLOSED, EventStreamResponse, chat_events, first_event, parsed_events, tgi_events
+from .registry import Entry, Registry
+from .routes import about_routes, invocations_routes, openai_routes, tgi_routes
+from .routes.serving import header_value
+from .service import Service, Services
+from .tokens import TokenCounter
 
 __all__ = ["app", "create_app"]
 
-logger = logging.getLogger(__name__)
 
-_Handler = Callable[[Request, RequestLog], Awaitable[Response]]
-_ErrorBody = Callable[[ApiError], dict[str, Any]]
-
-
-def create_app(*, registry: Registry, runtime: EndpointRuntime) -> Starlette:
-    """Return the web app over a registry of deployments and SageMaker's runtime."""
-    handlers = _Handlers(registry=registry, runtime=runtime)
+def create_app(*, services: Services) -> Starlette:
+    """Return the web app."""
+    service = Service(services)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         logs.configure()
+        # What is there now stays: the collector need not go through it again and again.
+        gc.freeze()
         yield
-        runtime.shutdown()
+        await services.runtime.aclose()
 
-    web = Starlette(
+    web = _App(
         routes=[
-            Route("/health", _health, methods=["GET"]),
-            _route("/v1/models", "GET", handlers.list_models, openai_error),
-            _route("/v1/models/{model:path}", "GET", handlers.get_model, openai_error),
-            _route("/v1/chat/completions", "POST", handlers.chat_completions, openai_error),
-            _route("/generate", "POST", handlers.generate, tgi_error),
-            _route("/generate_stream", "POST", handlers.generate_stream, tgi_error),
+            *openai_routes(service),
+            *tgi_routes(service),
+            *invocations_routes(service),
+            *about_routes(),
         ],
         exception_handlers={HTTPException: _unknown_route},
         lifespan=lifespan,
@@ -63,120 +58,26 @@ def create_app(*, registry: Registry, runtime: EndpointRuntime) -> Starlette:
     return web
 
 
-class _Handlers:
-    """One method per route. They raise ApiError; the route writes it in its own format."""
+class _App(Starlette):
+    """Starlette, with a short way to the routes that it knows by their whole path.
 
-    def __init__(self, *, registry: Registry, runtime: EndpointRuntime) -> None:
-        self._registry = registry
-        self._runtime = runtime
+    They log and write their failures themselves; Starlette's layers would be two more calls for every message that is
+    sent, which a streamed token feels.
+    """
 
-    async def list_models(self, _request: Request, _log: RequestLog) -> Response:
-        """List the deployments as OpenAI lists models."""
-        models = [_model(item, item.deployment) for item in await self._registry.deployments()]
-        return JSONResponse({"object": "list", "data": models})
+    def __init__(self, *, routes: Sequence[BaseRoute], **options: Any) -> None:
+        super().__init__(routes=routes, **options)
+        self._short = {
+            (method, route.path): route.app
+            for route in routes
+            if isinstance(route, Route) and "{" not in route.path
+            for method in route.methods or ()
+        }
 
-    async def get_model(self, request: Request, log: RequestLog) -> Response:
-        """Describe one deployment, named by itself or by the model it serves."""
-        name = request.path_params["model"]
-        deployment = await self._registry.find(name)
-        _note(log, deployment)
-        return JSONResponse(_model(deployment, name))
-
-    async def chat_completions(self, request: Request, log: RequestLog) -> Response:
-        """Answer a conversation, in one piece or as a stream of chunks."""
-        chat = parse_chat_request(await read_object(request))
-        log.stream = chat.stream
-        deployment = await self._registry.find(chat.model)
-        _note(log, deployment)
-        dialect = DIALECTS.get(deployment.dialect)
-        if dialect is None or deployment.chat_template not in template_names():
-            raise bad_request(
-                f"'{deployment.deployment}' offers no chat: it speaks '{deployment.dialect}' with the chat template "
-                f"'{deployment.chat_template}'.",
-                param="model",
-                code="chat_not_supported",
-            )
-        prompt = render(deployment.chat_template, chat.messages)
-        body = endpoint_body(dialect.chat_body(chat, prompt=prompt, deployment=deployment))
-        answer = ChatAnswer(request=chat, fingerprint=f"{deployment.engine}-{deployment.engine_version}")
-        if not chat.stream:
-            whole = dialect.whole_answer(await self._runtime.invoke(deployment.endpoint_name, body))
-            log.completion_tokens, log.prompt_tokens = whole.finish.completion_tokens, whole.finish.prompt_tokens
-            return JSONResponse(answer.complete(text=whole.text, tokens=whole.tokens, finish=whole.finish))
-        stream = await self._runtime.stream(deployment.endpoint_name, body)
-        events = parsed_events(stream)
-        try:
-            # Engines answer 200 to a stream and then refuse: with the first event at hand that is an HTTP error yet.
-            first = await first_event(events, dialect)
-        except BaseException:
-            stream.close()
-            raise
-        return EventStreamResponse(
-            chat_events(first, events, dialect=dialect, answer=answer, log=log), stream=stream, log=log
-        )
-
-    async def generate(self, request: Request, log: RequestLog) -> Response:
-        """Answer as TGI's `/generate`."""
-        body, deployment = await self._tgi_request(request, log, stream=False)
-        answer = tgi_generate.generate_answer(await self._runtime.invoke(deployment.endpoint_name, body))
-        details = answer.get("details")
-        if isinstance(details, dict):
-            log.completion_tokens = details.get("generated_tokens")
-        return JSONResponse(answer)
-
-    async def generate_stream(self, request: Request, log: RequestLog) -> Response:
-        """Answer as TGI's `/generate_stream`: the engine's bytes, as they come."""
-        log.stream = True
-        body, deployment = await self._tgi_request(request, log, stream=True)
-        stream = await self._runtime.stream(deployment.endpoint_name, body)
-        return EventStreamResponse(tgi_events(stream, log=log), stream=stream, log=log)
-
-    async def _tgi_request(self, request: Request, log: RequestLog, *, stream: bool) -> tuple[bytes, Deployment]:
-        body = await read_object(request)
-        model = body.get("model")
-        if model is None:
-            deployment = await self._registry.only()
-        else:
-            deployment = await self._registry.find(require_text(model, param="model"))
-        _note(log, deployment)
-        if deployment.dialect != "tgi-generate":
-            raise bad_request(
-                f"'{deployment.deployment}' does not speak TGI's format but '{deployment.dialect}'.", param="model"
-            )
-        return endpoint_body(tgi_generate.generate_body(body, stream=stream)), deployment
-
-
-async def _health(_: Request) -> Response:
-    """Answer that the app runs. It calls nothing and logs nothing: the adapter asks every 10 ms until it is up."""
-    return JSONResponse({"status": "ok"})
-
-
-def _route(path: str, method: str, handler: _Handler, error_body: _ErrorBody) -> Route:
-    """Return a route that logs every request once and writes failures in its API's format."""
-
-    async def endpoint(request: Request) -> Response:
-        log = RequestLog.begin(request.headers, route=path)
-        try:
-            response = await handler(request, log)
-        except ApiError as error:
-            response = _error_response(error, error_body, log)
-        except ClientDisconnect:
-            log.error = "client_disconnected"
-            response = Response(status_code=CLIENT_CLOSED)
-        except Exception as failure:
-            logger.exception("request failed", extra={"fields": {"request_id": log.request_id}}, exc_info=failure)
-            response = _error_response(internal_error(), error_body, log)
-        response.headers["x-request-id"] = log.request_id
-        if not isinstance(response, EventStreamResponse):
-            log.write(status=response.status_code)
-        return response
-
-    return Route(path, endpoint, methods=[method])
-
-
-def _error_response(error: ApiError, error_body: _ErrorBody, log: RequestLog) -> Response:
-    log.error = error.code
-    return JSONResponse(error_body(error), status_code=error.status, headers=error.headers)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve."""
+        app = self._short.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (app or super().__call__)(scope, receive, send)
 
 
 async def _unknown_route(request: Request, failure: Exception) -> Response:
@@ -189,37 +90,39 @@ async def _unknown_route(request: Request, failure: Exception) -> Response:
         code="unknown_url",
         error_type="not_found",
     )
-    error_body = openai_error if request.url.path.startswith("/v1") else tgi_error
+    error_body = tgi_error if request.url.path in _TGI_PATHS else openai_error
     headers = (failure.headers if isinstance(failure, HTTPException) else None) or {}
     log.error = error.code
     log.write(status=status)
-    return JSONResponse(error_body(error), status_code=status, headers={**headers, "x-request-id": log.request_id})
+    headers = {**headers, "x-request-id": header_value(log.request_id)}
+    return JSONResponse(error_body(error), status_code=status, headers=headers)
 
 
-def _note(log: RequestLog, deployment: Deployment) -> None:
-    log.deployment, log.model_id = deployment.deployment, deployment.model_id
-
-
-def _model(deployment: Deployment, name: str) -> dict[str, Any]:
-    """Return OpenAI's model object; `root`, as in vLLM, is the id of the model behind the name."""
-    return {
-        "id": name,
-        "object": "model",
-        "created": deployment.registered,
-        "owned_by": "modelzone",
-        "root": deployment.model_id,
-    }
+_TGI_PATHS = frozenset({"/", "/generate", "/generate_stream", "/tokenize", "/info"})
 
 
 def _create_default_app() -> Starlette:
     """Return the app over the AWS account of the process's environment; calls AWS only when a request needs it."""
-    clients = AwsClients()
-    path = os.environ.get("MODELZONE_REGISTRY_PATH", "")
+    client = AwsClient()
 
-    async def load() -> Sequence[Entry]:
-        return await asyncio.to_thread(lambda: read_entries(clients.ssm(), path))
+    def loader(variable: str, *, recursive: bool) -> Callable[[], Awaitable[Sequence[Entry]]]:
+        async def load() -> Sequence[Entry]:
+            return await parameters_by_path(client, os.environ[variable], recursive=recursive)
 
-    return create_app(registry=Registry(load=load), runtime=EndpointRuntime(client=clients.sagemaker_runtime))
+        return load
+
+    return create_app(
+        services=Services(
+            registry=Registry(
+                load_deployments=loader("MODELZONE_REGISTRY_PATH", recursive=False),
+                load_gateway=loader("MODELZONE_GATEWAY_PATH", recursive=True),
+            ),
+            runtime=EndpointRuntime(client=client),
+            tokens=TokenCounter(client),
+            cache=ResponseCache(client, os.environ.get("MODELZONE_CACHE_TABLE")),
+            environment=os.environ.get("MODELZONE_ENVIRONMENT", ""),
+        )
+    )
 
 
 app = _create_default_app()

@@ -7,28 +7,44 @@ from typing import Any, NoReturn
 
 from starlette.requests import Request
 
+from .endpoints.runtime import MAX_BODY_BYTES
 from .errors import bad_request, request_too_large
-from .sagemaker import MAX_BODY_BYTES
 
-__all__ = ["endpoint_body", "read_object"]
+__all__ = ["endpoint_body", "parse_object", "read_bytes"]
+
+# Made once: json.dumps makes a new encoder for every call with options of its own.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-async def read_object(request: Request) -> dict[str, Any]:
-    """Return the JSON object in a request's body.
+async def read_bytes(request: Request) -> bytes:
+    """Return a request's body.
 
     Raises
     ------
     ApiError
-        413 above the limit, 400 for anything that is not a JSON object.
+        413 above the limit.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise request_too_large(MAX_BODY_BYTES)
-    raw = bytearray()
+    chunks: list[bytes] = []
+    size = 0
     async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > MAX_BODY_BYTES:
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
             raise request_too_large(MAX_BODY_BYTES)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in the bytes.
+
+    Raises
+    ------
+    ApiError
+        400 for anything that is not a JSON object in UTF-8.
+    """
     try:
         body = json.loads(raw.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -44,12 +60,15 @@ def endpoint_body(body: dict[str, Any]) -> bytes:
     Raises
     ------
     ApiError
-        413 when it is above SageMaker's limit, 400 when a text in it is not valid Unicode.
+        413 when it is above SageMaker's limit, 400 when a value in it has no JSON or no UTF-8.
     """
     try:
-        raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        raw = _encode(body).encode()
     except UnicodeEncodeError:
         raise bad_request("The body holds half a surrogate pair, which is not valid Unicode.") from None
+    except ValueError:
+        # 1e999 is read as infinity.
+        raise bad_request("The body holds a number that is too large.") from None
     if len(raw) > MAX_BODY_BYTES:
         raise request_too_large(MAX_BODY_BYTES)
     return raw

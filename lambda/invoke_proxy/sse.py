@@ -11,6 +11,8 @@ __all__ = ["Comment", "Event", "EventParser", "comment_bytes", "event_bytes"]
 
 MAX_EVENT_BYTES = 1 << 20
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True)
 class Event:
@@ -42,6 +44,11 @@ class EventParser:
         """Whether everything fed so far belongs to a complete event."""
         return not self._line and not self._data
 
+    @property
+    def idle(self) -> bool:
+        """Whether the next byte begins an event: nothing of one is held, and no line end may still be completed."""
+        return not (self._line or self._data or self._after_cr)
+
     def feed(self, chunk: bytes) -> Iterator[Event | Comment]:
         """Yield what the chunk completes.
 
@@ -50,6 +57,17 @@ class EventParser:
         ValueError
             When an event grows beyond 1 MiB: the engine does not speak server-sent events.
         """
+        if not chunk.endswith(b"\n\n") or b"\r" in chunk or not self.idle:
+            yield from self._feed_lines(chunk)
+            return
+        # Nearly every chunk is a whole event of one line, or several: a third of the time for each.
+        for block in chunk[:-2].split(b"\n\n"):
+            if block.startswith(b"data:") and b"\n" not in block and len(block) <= MAX_EVENT_BYTES:
+                yield Event(block[6 if block.startswith(b"data: ") else 5 :].decode("utf-8", errors="replace"))
+            else:
+                yield from self._feed_lines(block + b"\n\n")
+
+    def _feed_lines(self, chunk: bytes) -> Iterator[Event | Comment]:
         for line in self._lines(chunk):
             if not line:
                 if self._data:
@@ -98,7 +116,7 @@ class EventParser:
 
 def event_bytes(data: dict[str, Any] | str) -> bytes:
     """Return one event, ``data: {...}`` and an empty line."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = data if isinstance(data, str) else _encode(data)
     return f"data: {text}\n\n".encode()
 
 

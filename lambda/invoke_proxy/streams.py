@@ -1,154 +1,175 @@
-"""Streamed answers: nothing is held back, failures become events, and a client that leaves ends the reading."""
+"""Streamed answers: nothing is held back, silence is filled, failures become events."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
 
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
-from .chat_answer import ChatAnswer, Finish
-from .dialects import Dialect, StreamEvent
-from .errors import ApiError, internal_error, openai_error, tgi_error
+from .errors import ApiError, internal_error
 from .logs import RequestLog
-from .sagemaker import EndpointStream
-from .sse import Comment, Event, EventParser, comment_bytes, event_bytes
+from .sse import comment_bytes, event_bytes
 
-__all__ = ["CLIENT_CLOSED", "EventStreamResponse", "chat_events", "first_event", "parsed_events", "tgi_events"]
+__all__ = ["HEARTBEAT_SECONDS", "EventStreamResponse", "whole_events"]
 
 logger = logging.getLogger(__name__)
 
-CLIENT_CLOSED = 499
+HEARTBEAT_SECONDS = 10.0
+
+_MAX_HELD_BYTES = 1 << 20
 
 
-class EventStreamResponse(StreamingResponse):
-    """Server-sent events from an endpoint's stream.
+class EventStreamResponse(Response):
+    """Server-sent events, made by a generator that opens the endpoint's stream itself.
 
-    However it ends (also when the client is gone), the endpoint's stream is closed and the log is written.
+    The status goes out with the generator's first bytes: a failure before them is an HTTP error, a later one is an
+    event, after which the stream ends. An endpoint that is silent for `heartbeat` seconds (its instance is being
+    started, its queue is long) turns the status to 200 at once, and comments keep the connection open: proxies and
+    clients give up on silent ones.
+
+    Parameters
+    ----------
+    content
+        Yields whole events. It is closed however the answer ends, so it closes what it has opened.
+    error_body
+        Writes a failure in the route's format.
+    heartbeat
+        Seconds of silence before a comment; `HEARTBEAT_SECONDS` by default.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[bytes], *, stream: EndpointStream, log: RequestLog) -> None:
-        super().__init__(content, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
-        self._stream = stream
+    def __init__(
+        self,
+        content: AsyncGenerator[bytes, None],
+        *,
+        error_body: Callable[[ApiError], dict[str, Any]],
+        log: RequestLog,
+        headers: Mapping[str, str] | None = None,
+        heartbeat: float | None = None,
+    ) -> None:
+        # Response.__init__ would write a content-length; without a body, init_headers does not.
+        self.status_code = 200
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
+        self._content = content
+        self._error_body = error_body
         self._log = log
-        self._ended = False
-
-    async def stream_response(self, send: Send) -> None:
-        """Send all events; noting the end tells a finished answer from an abandoned one."""
-        await super().stream_response(send)
-        self._ended = True
+        self._heartbeat = HEARTBEAT_SECONDS if heartbeat is None else heartbeat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events and clean up."""
+        """Send all events."""
+        start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        writer = _Writer(send, start=start, heartbeat=self._heartbeat)
+        failure: ApiError | None = None
         try:
-            await super().__call__(scope, receive, send)
+            async for data in self._content:
+                await writer.write(data)
+        except Exception as error:  # whatever happens, the client is told in the stream's format
+            failure = _api_error(error, self._log)
         finally:
-            self._stream.close()
-            if not self._ended and self._log.error is None:
-                self._log.error = "client_disconnected"
-            self._log.write(status=self.status_code if self._ended else CLIENT_CLOSED)
-
-
-async def parsed_events(stream: EndpointStream) -> AsyncGenerator[Event | Comment, None]:
-    """Yield the events of an endpoint's stream as soon as their last byte is there."""
-    parser = EventParser()
-    async for chunk in stream:
-        for item in parser.feed(chunk):
-            yield item
-
-
-async def first_event(events: AsyncIterator[Event | Comment], dialect: Dialect) -> StreamEvent | None:
-    """Return the first event; None when the engine only says that it is alive.
-
-    Raises
-    ------
-    ApiError
-        When the first event is an error, or there is none.
-    """
-    async for item in events:
-        return dialect.stream_event(item.data) if isinstance(item, Event) else None
-    raise _incomplete()
-
-
-async def chat_events(
-    first: StreamEvent | None,
-    events: AsyncIterator[Event | Comment],
-    *,
-    dialect: Dialect,
-    answer: ChatAnswer,
-    log: RequestLog,
-) -> AsyncIterator[bytes]:
-    """Yield OpenAI's chunks, then `[DONE]`; or an error event in the middle, and no more."""
-    finish: Finish | None = None
-    try:
-        yield event_bytes(answer.first_chunk())
-        async for event in _with_first(first, events, dialect):
-            if event is None:
-                yield comment_bytes()
-                continue
-            if event.token is not None:
-                log.token()
-                for chunk in answer.token_chunks(event.token):
-                    yield event_bytes(chunk)
-            if event.finish is not None:
-                finish = event.finish
-                break
-        if finish is None:
-            yield event_bytes(openai_error(_stream_failure(_incomplete(), log)))
+            writer.stop()
+            await self._content.aclose()
+        if failure is None:
+            await writer.end()
             return
-        log.prompt_tokens = finish.prompt_tokens
-        for chunk in answer.last_chunks(finish):
-            yield event_bytes(chunk)
-        yield event_bytes("[DONE]")
-    except Exception as failure:
-        yield event_bytes(openai_error(_stream_failure(failure, log)))
+        self._log.error = failure.code
+        if await writer.started():
+            await writer.end(event_bytes(self._error_body(failure)))
+        else:
+            response = JSONResponse(self._error_body(failure), status_code=failure.status, headers=failure.headers)
+            for name in ("x-request-id", "x-modelzone-deployment"):
+                if name in self.headers:
+                    response.headers[name] = self.headers[name]
+            await response(scope, receive, send)
 
 
-async def _with_first(
-    first: StreamEvent | None, events: AsyncIterator[Event | Comment], dialect: Dialect
-) -> AsyncIterator[StreamEvent | None]:
-    """Yield the event that was read ahead and then the others; None stands for a comment."""
-    yield first
-    async for item in events:
-        yield dialect.stream_event(item.data) if isinstance(item, Event) else None
+class _Writer:
+    """Writes the body and, when nothing else is to be written for a while, comments.
+
+    A timer looks for silence, so that a stream that flows costs no task.
+    """
+
+    def __init__(self, send: Send, *, start: Message, heartbeat: float) -> None:
+        self._send = send
+        self._start = start
+        self._heartbeat = heartbeat
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._started = False
+        self._stopped = False
+        self._written_at = self._loop.time()
+        self._beat: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(heartbeat, self._look)
+
+    async def write(self, data: bytes) -> None:
+        async with self._lock:
+            self._written_at = self._loop.time()
+            if not self._started:
+                self._started = True
+                await self._send(self._start)
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        if not await self.started():
+            await self.write(data)
+            data = b""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def started(self) -> bool:
+        """Whether the status has gone out; a comment that is just being sent is waited for."""
+        async with self._lock:
+            return self._started
+
+    def stop(self) -> None:
+        """Send no more comments."""
+        self._stopped = True
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        silent = self._loop.time() - self._written_at
+        if silent < self._heartbeat:
+            self._timer = self._loop.call_later(self._heartbeat - silent, self._look)
+            return
+        if self._beat is None or self._beat.done():
+            self._beat = self._loop.create_task(self._comment())
+        self._timer = self._loop.call_later(self._heartbeat, self._look)
+
+    async def _comment(self) -> None:
+        # A client that does not read holds the lock; then there is no silence to fill.
+        if not self._stopped and not self._lock.locked():
+            await self.write(comment_bytes())
 
 
-async def tgi_events(stream: EndpointStream, *, log: RequestLog) -> AsyncIterator[bytes]:
-    """Yield the engine's own bytes, unchanged; they are read along only to count tokens."""
-    parser = EventParser()
+async def whole_events(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield a stream's bytes unchanged, cut only behind whole events, so that others can be put between them.
+
+    Half an event at the end of a stream that breaks off is dropped; one larger than 1 MiB passes in pieces.
+    """
+    held = b""
     try:
-        async for chunk in stream:
-            for item in parser.feed(chunk):
-                if not isinstance(item, Event):
-                    continue
-                if item.data.startswith('{"error"'):
-                    log.error = "model_error_event"
-                else:
-                    log.token()
-            yield chunk
-    except Exception as failure:
-        error = event_bytes(tgi_error(_stream_failure(failure, log)))
-        yield error if parser.at_boundary else b"\n\n" + error
+        async for chunk in chunks:
+            data = held + chunk if held else chunk
+            end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4 if b"\r\n\r\n" in data else 0)
+            if end < 2 and len(data) <= _MAX_HELD_BYTES:  # noqa: PLR2004 - rfind found nothing
+                held = data
+                continue
+            if end < 2:  # noqa: PLR2004
+                end = len(data)
+            held = data[end:]
+            yield data[:end]
+    finally:
+        await chunks.aclose()
+    if held:
+        yield held
 
 
-def _stream_failure(failure: Exception, log: RequestLog) -> ApiError:
-    """Return the error that the client reads in the stream; a failure of our own is logged with its place."""
+def _api_error(failure: Exception, log: RequestLog) -> ApiError:
+    """Return what the client reads; a failure of our own is logged with its place."""
     if isinstance(failure, ApiError):
-        error = failure
-    else:
-        logger.error("stream failed", extra={"fields": {"request_id": log.request_id}}, exc_info=failure)
-        error = internal_error()
-    log.error = error.code
-    return error
-
-
-def _incomplete() -> ApiError:
-    return ApiError(
-        status=502,
-        message="The model's answer ended before it was complete.",
-        code="incomplete_answer",
-        error_type="incomplete_generation",
-    )
+        return failure
+    logger.error("stream failed", extra={"fields": {"request_id": log.request_id}}, exc_info=failure)
+    return internal_error()

@@ -10,9 +10,32 @@ from typing import Literal, Protocol
 from modelzone.refusals import Refusal
 from modelzone.settings.model_profile import Model, Quantization, Serving
 
-__all__ = ["Compiler", "Engine", "EngineVersion", "Hosting"]
+__all__ = ["FEATURES", "Compiler", "Engine", "EngineVersion", "Hosting"]
 
 Hosting = Literal["sagemaker", "ec2"]
+
+FEATURES: Mapping[str, str] = MappingProxyType(
+    {
+        "adapters": "applies a LoRA adapter that the request names",
+        "chat": "applies the model's chat template itself",
+        "continue": "goes on with a last message of the assistant",
+        "embeddings": "makes embeddings",
+        "frequency_penalty": "takes a frequency penalty, without the presence penalty",
+        "json": "holds the answer to JSON or to a JSON schema",
+        "logit_bias": "takes a bias for tokens",
+        "logprobs": "reports the log probability of each token",
+        "min_p": "takes min_p",
+        "penalties": "takes frequency and presence penalties",
+        "repetition_penalty": "takes a repetition penalty",
+        "seed": "samples the same for the same seed",
+        "stop": "takes stop sequences",
+        "tools": "calls tools",
+        "top_k": "takes top_k",
+        "top_logprobs": "reports likelier tokens beside each token",
+        "usage": "counts the prompt's tokens",
+    }
+)
+"""The words of `EngineVersion.features`, which the registry and the gateway use too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +70,11 @@ class EngineVersion:
     instance_families
         Families that the image runs on.
     dialect
-        How the gateway talks to it, by a module name of ``lambda/invoke_proxy/dialects`` (those that exist); what each
-        one means is in ``docs/engines.md``.
+        How the gateway talks to it, by a module name of ``lambda/invoke_proxy/dialects``; what each one means is in
+        ``docs/engines.md``. ``clip`` has no text to generate and no module.
+    features
+        What clients may ask of it, in the words of `FEATURES`. What a version accepts and then ignores is not among
+        them: the gateway refuses the rest by name.
     dtypes, quantizations
         What it can compute in, and which quantised weights it can serve.
     device_memory_fraction
@@ -74,6 +100,7 @@ class EngineVersion:
     model_types: frozenset[str]
     instance_families: frozenset[str]
     dialect: str
+    features: frozenset[str] = frozenset()
     dtypes: frozenset[str] = frozenset({"fp16", "bf16"})
     quantizations: frozenset[Quantization] = frozenset()
     device_memory_fraction: float = 1.0

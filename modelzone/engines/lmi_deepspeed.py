@@ -22,6 +22,8 @@ _VERSION = EngineVersion(
     model_types=_SMOOTHQUANT_TYPES | {"opt"},
     instance_families=AMPERE,
     dialect="lmi-jsonlines",
+    # deepspeed_rolling_batch.py reads these; presence and frequency penalties it does not.
+    features=frozenset({"logprobs", "repetition_penalty", "seed", "stop", "top_k"}),
     quantizations=frozenset({"int8", "smoothquant"}),
     device_memory_fraction=0.9,
     components=MappingProxyType({"djl-serving": "0.26.0", "deepspeed": "0.12.6", "cuda": "12.1"}),

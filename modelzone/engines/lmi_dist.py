@@ -20,6 +20,8 @@ _VERSION = EngineVersion(
     model_types=frozenset({"falcon", "gpt2", "gpt_bigcode", "gpt_neox", "llama", "mistral", "mixtral", "mpt"}),
     instance_families=AMPERE,
     dialect="lmi-jsonlines",
+    # lmi_dist_rolling_batch.py reads these; presence and frequency penalties it does not.
+    features=frozenset({"logprobs", "repetition_penalty", "seed", "stop", "top_k"}),
     quantizations=frozenset({"awq", "gptq", "bitsandbytes-8bit"}),
     device_memory_fraction=0.9,
     components=MappingProxyType({"djl-serving": "0.26.0", "lmi-dist": "8.0.0", "cuda": "12.1"}),

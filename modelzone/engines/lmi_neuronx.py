@@ -33,6 +33,9 @@ def _later(
         static_batch_types=_ALL - _CONTINUOUS,
         instance_families=frozenset({"inf2", "trn1"}),
         dialect="lmi-rolling-batch",
+        # slot.py reads these. Its chat route is left out: it fills in a presence penalty of 0 and turns that into a
+        # repetition penalty of 2.
+        features=frozenset({"logprobs", "repetition_penalty", "seed", "top_k"}),
         quantizations=frozenset({"int8"}),
         components=MappingProxyType(
             {
@@ -46,6 +49,7 @@ def _later(
         limits=(
             limit,
             _COMPILES,
+            "Ignores stop sequences: the gateway cannot end a generation with one.",
             "Batches of other types than Llama and Mistral start again with every new prompt (naive_rolling_batch).",
             _DRIVER,
         ),
@@ -64,6 +68,8 @@ _VERSIONS = {
         model_types=_CONTINUOUS,
         instance_families=frozenset({"inf2", "trn1"}),
         dialect="lmi-json",
+        # optimum_neuron_scheduler.py reads these; seeds and stop sequences are marked as to be done there.
+        features=frozenset({"repetition_penalty", "top_k"}),
         quantizations=frozenset({"int8"}),
         components=MappingProxyType(
             {
@@ -76,6 +82,7 @@ _VERSIONS = {
         compile_ami_parameters=MappingProxyType({"inf2": _AMI, "trn1": _AMI}),
         limits=(
             "Ignores output_formatter: a stream is one JSON document in pieces.",
+            "Ignores seeds and stop sequences, and reports no log probabilities.",
             "Rolling batch for Llama and Mistral only; AWS's guide stops at batch size 4.",
             _COMPILES,
             _DRIVER,

@@ -31,6 +31,8 @@ _VERSIONS = {
         model_types=frozenset({"falcon", "gpt2", "gpt_bigcode", "gptj", "llama", "mistral", "mixtral"}),
         instance_families=AMPERE,
         dialect="lmi-jsonlines",
+        # trtllm_rolling_batch.py translates these; what else tensorrt_llm_toolkit takes is not public.
+        features=frozenset({"seed", "top_k"}),
         quantizations=frozenset({"awq", "smoothquant"}),
         device_memory_fraction=0.95,
         compiler=_COMPILER,
@@ -39,6 +41,10 @@ _VERSIONS = {
             JSONLINES_0_26,
             _SAME_GPU,
             "Never reports stop_sequence as the reason for an end.",
+            (
+                "That it takes stop sequences and penalties, and that its log probabilities are more than 0, is NOT "
+                "VERIFIED: the gateway offers none of them."
+            ),
             "AWQ and SmoothQuant for Llama and Mistral only, done while compiling.",
             "StarCoder and SantaCoder need the option gpt_model_version.",
             "Starts one copy of the model for every tensor_parallel_degree GPUs, each with its own batch.",
@@ -55,6 +61,8 @@ _VERSIONS = {
         ),
         instance_families=AMPERE,
         dialect="lmi-async-trtllm",
+        # What TensorRT-LLM's requests have and need no option for; JSON needs guided_decoding_backend.
+        features=frozenset({"chat", "penalties", "repetition_penalty", "seed", "stop", "top_k", "usage"}),
         quantizations=frozenset({"awq", "fp8"}),
         device_memory_fraction=0.9,
         compiler=_COMPILER,

@@ -29,6 +29,8 @@ _VERSIONS = {
         ),
         instance_families=AMPERE | {"g4dn"},
         dialect="lmi-jsonlines",
+        # vLLM 0.2.7's SamplingParams; vllm_rolling_batch.py throws seeds away.
+        features=frozenset({"logprobs", "min_p", "penalties", "repetition_penalty", "stop", "top_k"}),
         quantizations=frozenset({"awq"}),
         device_memory_fraction=_MEMORY_FRACTION,
         components=MappingProxyType({"djl-serving": "0.26.0", "vllm": "0.2.7", "cuda": "12.1"}),
@@ -38,8 +40,15 @@ _VERSIONS = {
             "Phi is left out: vLLM 0.2.7 reads the weights' layout from before transformers 4.37 only.",
             "Ignores enforce_eager (first read by 0.27.0) and gpu_memory_utilization: vLLM takes 0.9 of the memory.",
             "One worker: GPUs beyond tensor_parallel_degree stay idle.",
+            (
+                "Ignores seeds. A value that vLLM refuses drops the whole batch, other clients' answers included: the "
+                "gateway checks all ranges. Tokens that are a part of a character have no log probability."
+            ),
         ),
-        sources=(f"{LMI_0_26}: properties_manager/vllm_rb_properties.py", "vllm 0.2.7's wheel: model_executor/models"),
+        sources=(
+            f"{LMI_0_26}: properties_manager/vllm_rb_properties.py, rolling_batch/vllm_rolling_batch.py",
+            "vllm 0.2.7's wheel: model_executor/models, sampling_params.py",
+        ),
     ),
     "0.38.0": EngineVersion(
         version="0.38.0",
@@ -51,6 +60,10 @@ _VERSIONS = {
         ),
         instance_families=AMPERE,
         dialect="lmi-async-vllm",
+        features=frozenset(
+            {"adapters", "chat", "continue", "json", "logit_bias", "logprobs", "min_p", "penalties"}
+            | {"repetition_penalty", "seed", "stop", "tools", "top_k", "top_logprobs", "usage"}
+        ),
         quantizations=frozenset({"awq", "gptq", "fp8", "bitsandbytes-4bit"}),
         device_memory_fraction=_MEMORY_FRACTION,
         components=MappingProxyType({"lmi": "29.0.0", "cuda": "13.0"}),
@@ -66,11 +79,20 @@ _VERSIONS = {
                 "OLMo, OLMo 2, SmolLM3 and StarCoder2 run through its transformers backend there."
             ),
             "g4dn is left out: NOT VERIFIED with CUDA 13.",
+            (
+                "Refuses tool_choice auto without the options enable_auto_tool_choice and tool_call_parser; required "
+                "and named tools need none."
+            ),
+            (
+                "Makes embeddings only with the option task=text-embedding, and then nothing else: not among its "
+                "features."
+            ),
             "AWQ and GPTQ need weights that are quantised already; FP8 and bitsandbytes quantise while loading.",
         ),
         sources=(
             "sagemaker-core 2.27.0: image_uri_config/djl-lmi.json",
             "deepjavalibrary/djl-serving@d21927c: vllm_rb_properties.py, LmiConfigRecommender.java, vllm_user_guide.md",
+            "deepjavalibrary/djl-serving@d21927c: lmi_vllm/request_response_utils.py, vllm_async_service.py (requests)",
             "vllm 0.26.0's wheel: model_executor/models/registry.py, config/lora.py",
             "aws/deep-learning-containers@e0ecede: docs/src/data/djl-inference/0.36-lmi28.0.0-gpu.yml",
         ),

@@ -38,6 +38,9 @@ _VERSION = EngineVersion(
     model_types=_ADAPTER_TYPES | {"bloom", "falcon", "gpt_bigcode", "gpt_neox", "mpt", "opt"},
     instance_families=AMPERE,
     dialect="lorax",
+    features=frozenset(
+        {"adapters", "json", "logprobs", "penalties", "repetition_penalty", "seed", "stop", "top_k", "usage"}
+    ),
     quantizations=frozenset(_QUANTIZE),
     # The cache takes 0.95 of what the weights leave below 1 - adapter-memory-fraction.
     device_memory_fraction=0.855,
@@ -49,13 +52,15 @@ _VERSION = EngineVersion(
         "Takes no dtype for quantised models: they compute in the torch_dtype of config.json, or fp16 without one.",
         "batch_size bounds nothing: it admits as many sequences as the KV cache holds, up to 128 requests.",
         "Adapters have 10 % of the memory for themselves, beside what the plan counts.",
+        "Accepts return_k_alternatives and returns none.",
         "No /v1/models route. Adapters in S3 need a trailing slash: lorax/a/1 also matches lorax/a/10.",
         "That the registry holds the tag 0.12.1 is NOT VERIFIED: the project's workflow writes it on a release.",
     ),
     sources=(
         (
             "predibase/lorax@c0e5798 (v0.12.1): launcher/src/main.rs, server/lorax_server/cli.py, models/__init__.py, "
-            "models/flash_causal_lm.py, utils/dist.py, .github/workflows/build.yaml"
+            "models/flash_causal_lm.py, utils/dist.py, utils/tokens.py, router/src (lib.rs, validation.rs, server.rs), "
+            ".github/workflows/build.yaml"
         ),
     ),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modelzone.engines.base import FEATURES
 from modelzone.engines.registry import ENGINES
 
-__all__ = ["COLUMNS", "engines_markdown", "engines_table"]
+__all__ = ["COLUMNS", "engines_markdown", "engines_table", "features_markdown"]
 
 COLUMNS = ("engine", "version", "inside", "hosting", "instance families", "dialect", "quantised weights", "compiled by")
 
@@ -31,5 +32,19 @@ def engines_table() -> list[tuple[str, ...]]:
 
 def engines_markdown() -> str:
     """The table in Markdown, as ``docs/engines.md`` has it."""
-    rows: list[Sequence[str]] = [COLUMNS, ["---"] * len(COLUMNS), *engines_table()]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return _markdown(COLUMNS, engines_table())
+
+
+def features_markdown() -> str:
+    """What clients may ask of each version, as ``docs/engines.md`` has it: the words, then who has them."""
+    words = [(f"`{word}`", meaning) for word, meaning in FEATURES.items()]
+    versions = [
+        (engine.name, version.version, ", ".join(sorted(version.features)) or "-")
+        for engine in ENGINES.values()
+        for version in engine.versions.values()
+    ]
+    return f"{_markdown(('feature', 'the engine'), words)}\n{_markdown(('engine', 'version', 'features'), versions)}"
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (columns, ["---"] * len(columns), *rows))

@@ -33,6 +33,13 @@ _REBUILDS = (
 )
 _NO_MISTRAL = "Does not serve Mistral: optimum-neuron dropped it at 0.2.0; 0.0.25 and 0.0.28 are the last that do."
 _MAINTENANCE = "TGI is in maintenance mode since December 2025; Hugging Face recommends vLLM."
+_PRETENDS = (
+    "Reports 0 for every log probability and ignores frequency_penalty, typical_p, watermark and grammars: the gateway "
+    "refuses them."
+)
+# text_generation_server/generator.py; TGI itself has no presence penalty, min_p or logit_bias.
+_SAMPLED_ON_HOST = frozenset({"repetition_penalty", "seed", "stop", "top_k"})
+_SERVER = "huggingface/optimum-neuron@{}: text-generation-inference/server"
 _ONE = frozenset({"0.0.25", "0.0.28"})
 
 
@@ -43,6 +50,8 @@ def _version(
     tgi: str,
     neuronx_cc: str,
     compiler: Compiler,
+    features: frozenset[str],
+    server: str,
     deployable: bool,
     limits: tuple[str, ...],
 ) -> EngineVersion:
@@ -53,13 +62,15 @@ def _version(
         # The SDK publishes the images for this family; that they run on trn1 is NOT VERIFIED.
         instance_families=frozenset({"inf2"}),
         dialect="tgi-generate",
+        features=features,
         compiler=compiler,
         components=MappingProxyType({"tgi": tgi, "optimum-neuron": optimum, "neuronx-cc": neuronx_cc}),
         compile_ami_parameters=_AMI,
         deployable=deployable,
-        limits=(*limits, _DRIVER, _MAINTENANCE),
+        limits=(*limits, _PRETENDS, _DRIVER, _MAINTENANCE),
         sources=(
             f"optimum-neuron {optimum}'s wheel: optimum/commands/export/neuronx.py, optimum/exporters/neuron",
+            f"{server}/text_generation_server/generator.py",
             f"awslabs/llm-hosting-container@421a60a: huggingface/pytorch/optimum/docker/{version}/Dockerfile",
         ),
     )
@@ -74,14 +85,18 @@ class TgiNeuronx(EngineDefaults):
         {
             "0.0.25": _version(
                 "0.0.25", optimum="0.0.25", tgi="2.1.1", neuronx_cc="2.15.128.0", compiler=LAYOUT_CONFIG_KEY,
-                deployable=True, limits=(_REBUILDS, "Its streams do not end with data: [DONE]."),
+                features=_SAMPLED_ON_HOST, server=_SERVER.format("493a134"), deployable=True,
+                limits=(_REBUILDS, "Its streams do not end with data: [DONE]."),
             ),
             "0.0.28": _version(
                 "0.0.28", optimum="0.0.28", tgi="3.0.0", neuronx_cc="2.15.143.0", compiler=LAYOUT_CONFIG_KEY,
-                deployable=False, limits=(_REBUILDS,),
+                features=_SAMPLED_ON_HOST, server=_SERVER.format("f74ddb6"), deployable=False, limits=(_REBUILDS,),
             ),
             "3.3.6": _version(
                 "3.3.6", optimum="0.3.0", tgi="3.3.6", neuronx_cc="2.19.8089.0", compiler=LAYOUT_CONFIG_FILE,
+                # The device samples, with temperature, top_p and top_k only.
+                features=frozenset({"stop", "top_k"}),
+                server="huggingface/text-generation-inference@efb94e0 (v3.3.6): backends/neuron/server",
                 deployable=False,
                 limits=(
                     _NO_MISTRAL,

@@ -39,6 +39,9 @@ def _version(version: str) -> EngineVersion:
         static_batch_types=STATIC_BATCH_TYPES[version],
         instance_families=frozenset({"inf2", "trn1"}),
         dialect="vllm-openai",
+        # runner.py: with sampling on the device, which decoders are compiled for, only temperature, top_p and top_k
+        # reach the model; log probabilities are dropped, and nothing holds an answer to a grammar.
+        features=frozenset({"chat", "continue", "stop", "top_k", "usage"}),
         compiler=LAYOUT_CONFIG_FILE,
         components=MappingProxyType(
             {"vllm": "0.11.0", "optimum-neuron": version, "neuronx-cc": "2.21.33363.0", "neuron-sdk": "2.26.1"}
@@ -57,6 +60,10 @@ def _version(version: str) -> EngineVersion:
                 "AMI does for runtime 2.28.23 is NOT VERIFIED."
             ),
             "trn2 is not supported by its plugin.",
+            (
+                "Ignores seeds, penalties, min_p, logit_bias and JSON schemas, fails on logprobs, and has no parser "
+                "for tool calls: the gateway offers none of them."
+            ),
         ),
         sources=(
             f"optimum-neuron {version}'s wheel: optimum/commands/neuron/serve.py, optimum/neuron/vllm",

@@ -48,7 +48,8 @@ class Model(Settings, frozen=True):
     """A model on the Hugging Face Hub.
 
     ``revision`` is a commit, so that what was compiled can be compiled again. ``gated`` says that the licence has to
-    be accepted on the hub and that downloads need a token. Without ``chat_template`` the gateway completes text only.
+    be accepted on the hub and that downloads need a token. ``chat_template`` names one of the gateway's templates;
+    without it chats are left to engines that apply the model's own, and the gateway completes text only with others.
     """
 
     hub_id: HubId
@@ -56,7 +57,7 @@ class Model(Settings, frozen=True):
     license: str
     gated: bool
     architecture: Decoder | Clip
-    chat_template: Literal["mistral-instruct"] | None = None
+    chat_template: Literal["chatml", "llama-2-chat", "llama-3-instruct", "mistral-instruct", "zephyr"] | None = None
 
 
 class Adapters(Settings, frozen=True):

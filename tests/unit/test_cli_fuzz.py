@@ -20,7 +20,8 @@ from modelzone.errors import ModelzoneError
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = [
     "plan", "cost", "params", "models", "engines", "instances", "environments", "profile", "add", "doctor", "log",
-    "preflight", "prices", "show", "refresh", "local", "up", "status", "chat", "down", "dev", "prod", "mixtral",
+    "preflight", "keys", "create", "list", "rotate", "revoke", "default", "abcdefghij", "90d", "prices", "show",
+    "refresh", "local", "up", "status", "chat", "down", "dev", "prod", "mixtral",
     "mixtral-8x7b-instruct", "batch_size=2", "batch_size=", "scaling.max_instances=4", "scaling=4", "environment.A=b",
     "MaxInstanceCount=0", "ModelId=x/y", "ml.inf2.48xlarge", "ml.g5.48xlarge", "tgi-neuronx", "lmi-vllm", "0.0.25",
     "us-east-1", "fp16", "awq", "0", "1", "4", "-1", "32768", "99999999999999999999", "1e9", "nan", "tokens", "hour",
@@ -34,7 +35,8 @@ OPTIONS = [
     "--instance", "--tensor-parallel-degree", "--batch-size", "--sequence-length", "--dtype", "--quantization",
     "--region", "-c", "--context", "--markdown", "--compare", "--adapters", "--synth", "--family", "--name", "--hub-id",
     "--revision", "--license", "--gated", "--no-gated", "--force", "--dry-run", "--environment", "--prompt", "--model",
-    "--profile", "--endpoint-url", "--local", "--show-completion", "--nothing", "-x", "--json=1",
+    "--system", "--temperature", "--max-tokens", "--continue", "--base-url", "--key-file", "--label", "--expires",
+    "--tenant", "--grace", "--profile", "--endpoint-url", "--local", "--show-completion", "--nothing", "-x", "--json=1",
 ]  # fmt: skip
 WORD = st.one_of(st.sampled_from(WORDS), st.sampled_from(OPTIONS), st.text(max_size=8))
 
@@ -59,6 +61,9 @@ def harmless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("modelzone.local.processes.stop_everything", refuse)
         patch.setattr("modelzone.local.processes.running_emulator", lambda _: None)
         patch.setattr("modelzone.prices.refresh.refresh", refuse)
+        patch.setenv("MODELZONE_API_KEY", "mz_key")
+        patch.setattr("modelzone.doctor.preflight.aws_clients", refuse)
+        patch.setattr("modelzone.client.transport.Transport.send", refuse)
         patch.setattr("boto3.client", refuse)
         patch.setattr("boto3.Session", refuse)
         patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("faults")))
@@ -88,7 +93,8 @@ def test_any_words(words: list[str]) -> None:
 VERBS = [
     ["plan"], ["plan", "mixtral-8x7b-instruct"], ["cost", "dev"], ["params", "dev", "mixtral"], ["models"], ["engines"],
     ["instances"], ["environments"], ["profile", "add", "config.json"], ["doctor", "log"], ["doctor", "preflight"],
-    ["prices", "show"], ["local", "chat"],
+    ["prices", "show"], ["local", "chat"], ["chat"], ["chat", "--base-url", "http://127.0.0.1:9"],
+    ["keys", "create", "default"], ["keys", "list"], ["keys", "rotate", "abcdefghij"], ["keys", "revoke"],
 ]  # fmt: skip
 
 

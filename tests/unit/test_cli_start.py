@@ -31,7 +31,7 @@ def imported(*words: str, **environment: str) -> set[str]:
         timeout=60,
         check=True,
     )
-    return set(json.loads(done.stderr))
+    return set(json.loads(done.stderr.splitlines()[-1]))
 
 
 HEAVY = {"rich", "boto3", "botocore", "yaml", "msgspec", "aws_cdk"}
@@ -40,11 +40,18 @@ HEAVY = {"rich", "boto3", "botocore", "yaml", "msgspec", "aws_cdk"}
 def test_help_imports_typer_alone() -> None:
     assert imported("--help") & HEAVY == set()
     assert imported("plan", "--help") & HEAVY == set()
+    assert imported("chat", "--help") & {*HEAVY, "http", "ssl"} == set()
 
 
 def test_json_needs_no_tables_and_planning_no_aws() -> None:
     assert imported("plan", "mixtral-8x7b-instruct", "--json") & {"rich", "boto3", "aws_cdk"} == set()
     assert imported("plan", "mixtral-8x7b-instruct") & {"boto3", "aws_cdk"} == set()
+
+
+def test_a_chat_with_a_named_gateway_needs_no_aws_and_no_tables() -> None:
+    # Nobody listens there; all that a question needs has been imported by then.
+    words = ("chat", "--base-url", "http://127.0.0.1:9/api", "--model", "m", "Hi")
+    assert imported(*words, MODELZONE_API_KEY="mz_x") & {*HEAVY, "httpx", "asyncio"} == set()
 
 
 @pytest.mark.parametrize("line", ["modelzone pl", "modelzone cost d", "modelzone plan mix"])

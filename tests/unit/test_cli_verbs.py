@@ -69,6 +69,7 @@ def test_each_listing_has_a_table_and_one_json_document(run: Run, words: list[st
         [], ["plan"], ["cost"], ["params"], ["models"], ["engines"], ["instances"], ["environments"],
         ["profile"], ["profile", "add"], ["doctor", "log"], ["doctor", "preflight"],
         ["prices"], ["prices", "show"], ["prices", "refresh"],
+        ["chat"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "rotate"], ["keys", "revoke"],
         ["local"], ["local", "up"], ["local", "status"], ["local", "chat"], ["local", "down"],
     ],
 )  # fmt: skip
@@ -79,7 +80,9 @@ def test_each_verb_has_help_with_examples(run: Run, words: list[str]) -> None:
     assert words or "Exit status:\n      0  done" in shown.stdout
 
 
-@pytest.mark.parametrize("words", [["plan"], ["profile", "add"], ["params"], ["instances"], ["cost"]])
+@pytest.mark.parametrize(
+    "words", [["plan"], ["profile", "add"], ["params"], ["instances"], ["cost"], ["chat"], ["keys", "create"]]
+)
 def test_every_option_has_a_text(run: Run, words: list[str]) -> None:
     shown = run(*words, "--help").stdout.partition("Options:")[2].partition("Examples:")[0]
     entries = re.split(r"\n(?=  -)", shown)[1:]
@@ -114,7 +117,8 @@ def test_a_region_without_prices_is_one(run: Run, region: str) -> None:
 def test_the_help_has_every_verb_with_a_whole_sentence(run: Run) -> None:
     shown = run("--help").stdout
     assert "..." not in shown.replace("[ARGS]...", "")
-    for name in ("plan", "cost", "params", "models", "engines", "instances", "environments", "profile", "doctor"):
+    names = ("plan", "cost", "params", "models", "engines", "instances", "environments", "profile", "doctor")
+    for name in (*names, "chat", "keys"):
         assert re.search(rf"^  {name}  .*\.$", shown, re.MULTILINE)
 
 

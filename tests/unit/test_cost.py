@@ -7,11 +7,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelzone.costs import EnvironmentCosts, environment_costs, markdown, monthly_line
 from modelzone.planning import EnvironmentPlan, plan_environment
 from modelzone.prices import instance_price, resource_price
+from modelzone.settings import Firewall
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
@@ -28,8 +30,6 @@ def prod() -> EnvironmentPlan:
 
 
 def _elsewhere(plan: EnvironmentPlan, region: str) -> EnvironmentPlan:
-    import msgspec  # noqa: PLC0415
-
     return EnvironmentPlan(
         environment=msgspec.structs.replace(plan.environment, region=region),
         deployments=tuple(replace(deployment, region=region) for deployment in plan.deployments),
@@ -65,6 +65,30 @@ def test_the_sums_are_those_of_the_price_tables(dev: EnvironmentPlan) -> None:
     assert costs.usd_per_hour_maximum == pytest.approx(network + monthly / 730 + 2 * host.usd)
     assert costs.usd_per_month == pytest.approx(730 * (network + host.usd) + monthly)
     assert costs.usd_per_month_maximum - costs.usd_per_month == pytest.approx(730 * host.usd)
+
+
+def test_a_firewall_costs_its_rules(dev: EnvironmentPlan) -> None:
+    def firewall(settings: Firewall | None) -> dict[str, float | None]:
+        gateway = msgspec.structs.replace(dev.environment.gateway, firewall=settings)
+        environment = msgspec.structs.replace(dev.environment, gateway=gateway)
+        lines = environment_costs(replace(dev, environment=environment)).lines
+        return {line.kind: line.usd_per_hour for line in lines if line.kind.startswith("firewall")}
+
+    assert firewall(None) == {}
+    # Five dollars a month, and one for each rule: the limit by address and three groups of AWS's.
+    assert firewall(Firewall()) == {"firewall": pytest.approx(5 / 730), "firewall_rule": pytest.approx(4 / 730)}
+    assert firewall(Firewall(managed_rules=False))["firewall_rule"] == pytest.approx(1 / 730)
+
+
+def test_a_private_api_has_an_endpoint_more(dev: EnvironmentPlan) -> None:
+    gateway = msgspec.structs.replace(dev.environment.gateway, private=True)
+    plan = replace(dev, environment=msgspec.structs.replace(dev.environment, gateway=gateway))
+    (line,) = (line for line in environment_costs(plan).lines if line.kind == "interface_endpoint_per_zone")
+    assert (line.what, line.count) == ("interface endpoints, 12 in 2 zones", 24)
+
+
+def test_what_is_billed_by_use_is_said(dev: EnvironmentPlan) -> None:
+    assert "DynamoDB on demand" in environment_costs(dev).not_included
 
 
 def test_without_egress_there_is_no_nat_gateway_and_no_address(dev: EnvironmentPlan, prod: EnvironmentPlan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from unit.test_doctor_support import EXISTING, Account, plan, run
 
@@ -23,6 +24,8 @@ S3 = {
     "State": "available",
     "RouteTableIds": ["rtb-aaaaaaaa", "rtb-bbbbbbbb"],
 }
+
+DYNAMODB = S3 | {"ServiceName": "com.amazonaws.us-east-1.dynamodb"}
 
 
 def interface(service: str, **changed: Any) -> dict[str, Any]:
@@ -135,6 +138,49 @@ def test_endpoints_that_are_missing(rows: list[dict[str, Any]], detail: str) -> 
     check = run(plan(vpc=SHARED), answered(rows))["vpc-endpoints"]
     assert (check.status, detail in check.detail) == ("fail", True)
     assert "create_endpoints: true" in check.remedy
+
+
+PRIVATE = msgspec.structs.replace(SHARED, execute_api_endpoint_id="vpce-12345678")
+API = interface("execute-api", VpcEndpointId="vpce-12345678", Groups=[{"GroupId": "sg-of-the-clients"}])
+
+
+@pytest.mark.parametrize(
+    ("rows", "detail"),
+    [
+        ([], "vpce-12345678 is no interface endpoint of execute-api in the VPC"),
+        ([API | {"State": "pending"}], "vpce-12345678 is no interface endpoint"),
+        ([API | {"VpcEndpointId": "vpce-87654321"}], "vpce-12345678 is no interface endpoint"),
+        ([API], "all 12 interface endpoints"),
+    ],
+)
+def test_a_private_api_needs_its_endpoint(rows: list[dict[str, Any]], detail: str) -> None:
+    there = [*endpoints(), S3, *rows]
+    check = run(plan(vpc=PRIVATE, private=True), answered(there))["vpc-endpoints"]
+    assert (check.status, detail in check.detail) == ("ok" if "all" in detail else "fail", True)
+    assert run(plan(vpc=SHARED), answered(there))["vpc-endpoints"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("rows", "detail"),
+    [
+        ([S3], "no gateway endpoint of DynamoDB in rtb-aaaaaaaa, rtb-bbbbbbbb"),
+        ([S3, DYNAMODB | {"RouteTableIds": ["rtb-bbbbbbbb"]}], "no gateway endpoint of DynamoDB in rtb-aaaaaaaa"),
+        ([S3, DYNAMODB], "the gateway endpoints of S3 and DynamoDB are there"),
+    ],
+)
+def test_kept_answers_need_dynamodb(rows: list[dict[str, Any]], detail: str) -> None:
+    there = [*endpoints(), *rows]
+    check = run(plan(vpc=SHARED, caches_answers=True), answered(there))["vpc-endpoints"]
+    assert (check.status, check.detail.endswith(detail)) == ("ok" if "are there" in detail else "fail", True)
+    without = run(plan(vpc=SHARED), answered(there))["vpc-endpoints"]
+    assert (without.status, without.detail.endswith("the gateway endpoint of S3 are there")) == ("ok", True)
+
+
+def test_the_endpoint_of_a_private_api_would_be_made_twice() -> None:
+    there = [interface("execute-api")]
+    check = run(plan(vpc=EXISTING, private=True), answered(there))["vpc-endpoints"]
+    assert (check.status, "has endpoints of execute-api, and" in check.detail) == ("fail", True)
+    assert run(plan(vpc=EXISTING), answered(there))["vpc-endpoints"].status == "ok"
 
 
 def test_endpoints_that_would_be_made_twice() -> None:

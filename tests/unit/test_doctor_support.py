@@ -17,6 +17,7 @@ from modelzone.doctor.checks import Check
 from modelzone.doctor.preflight import preflight
 from modelzone.planning import EnvironmentPlan
 from modelzone.settings.environment import Compile, ExistingVpc, Network, NewVpc
+from modelzone.settings.gateway import Gateway
 
 ACCOUNT = "111122223333"
 REGISTRY = "999988887777"
@@ -166,6 +167,8 @@ def plan(
     compiles: bool = True,
     vpc: ExistingVpc | None = None,
     purchase: Literal["on-demand", "spot"] = "on-demand",
+    private: bool = False,
+    caches_answers: bool = False,
 ) -> EnvironmentPlan:
     network = Network(existing_vpc=vpc) if vpc else Network(new_vpc=NewVpc(zones=2))
     deployments = tuple(
@@ -189,9 +192,15 @@ def plan(
         for index, count in enumerate(instances)
     )
     environment = SimpleNamespace(
-        name="dev", region="us-east-1", account=account, network=network, compile=Compile(purchase=purchase)
+        name="dev",
+        region="us-east-1",
+        account=account,
+        network=network,
+        compile=Compile(purchase=purchase),
+        gateway=Gateway(private=private),
     )
-    return cast("EnvironmentPlan", SimpleNamespace(environment=environment, deployments=deployments))
+    found = SimpleNamespace(environment=environment, deployments=deployments, caches_answers=caches_answers)
+    return cast("EnvironmentPlan", found)
 
 
 def hub(status: int | Exception = 200, seen: list[urllib.request.Request] | None = None) -> Any:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from unit.engine_cases import clip, decoder, serving
 
+from invoke_proxy.dialects import DIALECTS
 from modelzone.architectures.reading import MODEL_TYPES
 from modelzone.engines import ENGINES, engines_table, image_uri, versions_serving
-from modelzone.engines.base import Engine, EngineVersion
-from modelzone.engines.table import COLUMNS, engines_markdown
+from modelzone.engines.base import FEATURES, Engine, EngineVersion
+from modelzone.engines.table import COLUMNS, engines_markdown, features_markdown
 from modelzone.hardware import families
 from modelzone.settings.model_profile import Model, Serving
 
@@ -133,8 +134,34 @@ def test_table_has_a_row_for_each_version() -> None:
     assert not any("|" in cell for row in rows for cell in row)
 
 
-def test_documentation_shows_the_table_as_printed() -> None:
-    assert engines_markdown() in (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+def test_documentation_shows_the_tables_as_printed() -> None:
+    text = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    assert engines_markdown() in text
+    assert features_markdown() in text
+
+
+@ALL
+def test_features_are_known_words(engine: Engine, version: EngineVersion) -> None:
+    assert version.features <= set(FEATURES)
+    # Nobody can ask a server of images for text.
+    assert bool(version.features) == (engine.name != "clip-neuronx")
+    assert not {"penalties", "frequency_penalty"} <= version.features
+    assert "logprobs" in version.features or "top_logprobs" not in version.features
+    assert "chat" in version.features or not {"continue", "tools"} & version.features
+    # Adapters are planned for by one field and asked for by the other.
+    assert ("adapters" in version.features) == version.supports_adapters
+
+
+@ALL
+def test_dialects_are_modules_of_the_gateway(engine: Engine, version: EngineVersion) -> None:
+    del engine
+    assert version.dialect in {*DIALECTS, "clip"}
+    module = ROOT / "lambda" / "invoke_proxy" / "dialects" / f"{version.dialect.replace('-', '_')}.py"
+    assert module.is_file() == (version.dialect != "clip")
+
+
+def test_each_dialect_is_spoken_by_a_version() -> None:
+    assert set(DIALECTS) == {version.dialect for _, version in VERSIONS} - {"clip"}
 
 
 def test_documentation_explains_each_dialect() -> None:

@@ -26,6 +26,28 @@ def test_any_split_gives_the_same_events(size: int) -> None:
     assert parser.at_boundary
 
 
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        (b"data: a\n\ndata:b\n\n", [Event("a"), Event("b")]),
+        (b"data: a\n\n\ndata: b\n\n", [Event("a"), Event("b")]),
+        (b"\n\n", []),
+        (b"data:\n\n", [Event("")]),
+        (b"data\n\n", [Event("")]),
+        (b": x\n\ndata: a\n\n", [Comment(), Event("a")]),
+        (b"id: 1\n\ndata: a\ndata: b\n\n", [Event("a\nb")]),
+        (b"database: x\n\ndata:  y\n\n", [Event(" y")]),
+        (b"data: \xff\n\n", [Event("\ufffd")]),
+    ],
+)
+def test_whole_events_are_read_as_single_bytes_are(chunk: bytes, expected: list[Event | Comment]) -> None:
+    """The short way for whole events gives what the long way does."""
+    slow = EventParser()
+
+    assert list(EventParser().feed(chunk)) == expected
+    assert [item for at in range(len(chunk)) for item in slow.feed(chunk[at : at + 1])] == expected
+
+
 def test_every_cut_in_two_gives_the_same_events() -> None:
     for cut in range(len(STREAM) + 1):
         parser = EventParser()

@@ -1,0 +1,1 @@
+"""OpenAI's API: its requests read strictly, its answers and chunks written."""
