@@ -73,7 +73,7 @@ class InferentiaStack(ZoneStack):
             store=store,
             logs=logs,
         )
-        self.endpoint.grant_invoke(proxy.role)
+        self.endpoint.grant_use(proxy.role, artifact=self.artifact, store=store)
         EndpointScaling(
             self,
             "Scaling",

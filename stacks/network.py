@@ -8,7 +8,7 @@ from constructs import Construct
 from modelzone.planning import EnvironmentPlan
 from stacks.base import ZoneStack
 from zone_constructs.logs import EncryptedLogs
-from zone_constructs.network import ExistingNetwork, NewNetwork, ZoneNetwork
+from zone_constructs.network import ExistingNetwork, GatewayNeeds, NewNetwork, ZoneNetwork
 
 __all__ = ["NetworkStack"]
 
@@ -32,12 +32,14 @@ class NetworkStack(ZoneStack):
             retention_days=environment.log_retention_days,
             retain_data=environment.retain_data,
         )
-        settings = environment.network
+        settings, needs = environment.network, GatewayNeeds.of(plan)
         self.network: ZoneNetwork
         if settings.new_vpc is not None:
             self.network = NewNetwork(
-                self, "Network", settings=settings.new_vpc, egress=settings.egress, logs=self.logs
+                self, "Network", settings=settings.new_vpc, egress=settings.egress, needs=needs, logs=self.logs
             )
         elif settings.existing_vpc is not None:
-            self.network = ExistingNetwork(self, "Network", settings=settings.existing_vpc, egress=settings.egress)
+            self.network = ExistingNetwork(
+                self, "Network", settings=settings.existing_vpc, egress=settings.egress, needs=needs
+            )
         CfnOutput(self, "VpcId", value=self.network.vpc.vpc_id, description="VPC of the environment")

@@ -237,8 +237,10 @@ class CompileHost(Construct):
 
     def _build_security_group(self) -> ec2.SecurityGroup:
         group = self._network.client_security_group(self, "SecurityGroup", description="Modelzone compile hosts")
-        why = "the model hub and S3" if self._network.egress == "nat" else "S3, through its gateway endpoint"
-        self._network.allow_s3(group, why=why)
+        if self._network.egress == "nat":
+            self._network.allow_internet(group, why="the model hub and S3")
+        else:
+            self._network.allow_gateway_endpoints(group, why="S3, through its gateway endpoint")
         return group
 
     def _build_templates(self) -> dict[tuple[str, str], HostTemplate]:

@@ -16,8 +16,10 @@ from zone_constructs.compile_waiter import CompileWaiter
 from zone_constructs.deployment_parameters import DeploymentParameters
 from zone_constructs.model_store import ModelStore
 
-__all__ = ["CompiledArtifact"]
+__all__ = ["TOKENIZER", "CompiledArtifact"]
 
+# The file of an artifact that counts tokens.
+TOKENIZER = "tokenizer.json"
 # CloudFormation waits an hour for a custom resource; one that answers before can be followed by the next.
 _WINDOW_MINUTES = 55
 # The parameters that decide what is compiled, and where it has to run: a change of another one waits for nothing.
@@ -42,6 +44,8 @@ class CompiledArtifact(Construct):
     ----------
     s3_uri
         ``s3://<bucket>/compiled/<model>/<key>/``.
+    tokenizer_arn
+        Of the object that counts tokens.
     manifest_sha256
         Changes with the artifact's content.
     """
@@ -110,6 +114,7 @@ class CompiledArtifact(Construct):
             },
         )
         self.s3_uri = self.text("S3Uri")
+        self.tokenizer_arn = f"{store.bucket_arn}/{self.text('Prefix')}{TOKENIZER}"
         self.manifest_sha256 = self.text("ManifestSha256")
 
     def text(self, name: str) -> str:

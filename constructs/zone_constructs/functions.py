@@ -12,10 +12,20 @@ from constructs import Construct
 
 from zone_constructs.acknowledge import acknowledge_wildcards
 
-__all__ = ["RUNTIME", "RUNTIME_REASON", "function_role"]
+__all__ = ["NETWORK_ACTIONS", "RUNTIME", "RUNTIME_REASON", "function_role"]
 
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 RUNTIME_REASON = "AWS supports Python 3.13 until 2029; a newer one is taken when this project is tested with it."
+
+# What Lambda needs to put a function into a VPC.
+NETWORK_ACTIONS = (
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+)
 
 
 def function_role(
@@ -30,14 +40,7 @@ def function_role(
         role.add_to_policy(
             iam.PolicyStatement(
                 sid="NetworkInterfacesOfTheFunction",
-                actions=[
-                    "ec2:AssignPrivateIpAddresses",
-                    "ec2:CreateNetworkInterface",
-                    "ec2:DeleteNetworkInterface",
-                    "ec2:DescribeNetworkInterfaces",
-                    "ec2:DescribeSubnets",
-                    "ec2:UnassignPrivateIpAddresses",
-                ],
+                actions=list(NETWORK_ACTIONS),
                 resources=["*"],
             )
         )

@@ -59,7 +59,7 @@ class InferentiaEndpoint(Construct):
         self._security_group = network.client_security_group(
             self, "SecurityGroup", description=f"Modelzone {deployment.name} model hosts"
         )
-        network.allow_s3(self._security_group, why="S3, through its gateway endpoint")
+        network.allow_gateway_endpoints(self._security_group, why="S3, through its gateway endpoint")
         self._interfaces = self._ec2_arn("network-interface", "*")
         self._role = self._build_role(artifact, store)
         self.model = self._build_model(deployment, artifact)
@@ -76,8 +76,8 @@ class InferentiaEndpoint(Construct):
         self.endpoint_name = self.endpoint.attr_endpoint_name
         self.endpoint_arn = self.endpoint.ref
 
-    def grant_invoke(self, role: iam.IRole) -> None:
-        """Allow a role to call this endpoint, streaming or not.
+    def grant_use(self, role: iam.IRole, *, artifact: CompiledArtifact, store: ModelStore) -> None:
+        """Allow a role to call this endpoint, streaming or not, and to read the tokenizer of what it serves.
 
         The policy lies in this stack, so that stacks of several deployments can add theirs to one role.
         """
@@ -92,7 +92,16 @@ class InferentiaEndpoint(Construct):
                     sid="InvokeThisEndpoint",
                     actions=["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream"],
                     resources=[self.endpoint_arn],
-                )
+                ),
+                iam.PolicyStatement(
+                    sid="ReadItsTokenizer", actions=["s3:GetObject"], resources=[artifact.tokenizer_arn]
+                ),
+                iam.PolicyStatement(
+                    sid="DecryptItsTokenizer",
+                    actions=["kms:Decrypt"],
+                    resources=[store.key_arn],
+                    conditions={"StringEquals": {"kms:ViaService": f"s3.{Stack.of(self).region}.amazonaws.com"}},
+                ),
             ],
         )
 

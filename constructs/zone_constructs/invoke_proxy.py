@@ -12,7 +12,8 @@ from constructs import Construct
 
 from zone_constructs import lambda_package
 from zone_constructs.acknowledge import acknowledge
-from zone_constructs.functions import RUNTIME, RUNTIME_REASON, function_role
+from zone_constructs.encrypted_table import EncryptedTable
+from zone_constructs.functions import NETWORK_ACTIONS, RUNTIME, RUNTIME_REASON, function_role
 from zone_constructs.logs import EncryptedLogs
 from zone_constructs.network import ZoneNetwork
 
@@ -26,12 +27,17 @@ _PORT = "8080"
 class InvokeProxy(Construct):
     """Calls the environment's endpoints, which it learns from the registry.
 
+    Parameters
+    ----------
+    cache
+        Where answers are kept; None: nowhere.
+
     Attributes
     ----------
     function
         What the API integrates with.
     role
-        Deployments add the right to invoke their own endpoint to it.
+        Deployments add the rights to invoke their own endpoint and to read its tokenizer to it.
     """
 
     def __init__(
@@ -42,6 +48,8 @@ class InvokeProxy(Construct):
         environment_name: str,
         region: str,
         registry_path: str,
+        gateway_path: str,
+        cache: EncryptedTable | None,
         timeout_seconds: int,
         network: ZoneNetwork,
         logs: EncryptedLogs,
@@ -51,7 +59,12 @@ class InvokeProxy(Construct):
         self.role = function_role(
             self, "Role", description="Reads the registry and calls endpoints", log_group=log_group, in_vpc=True
         )
-        self._allow_registry(registry_path)
+        self._allow_parameters(registry_path, gateway_path)
+        if cache is not None:
+            cache.grant_get_and_put(self.role)
+        security_group = network.client_security_group(self, "SecurityGroup", description="Modelzone invoke proxy")
+        # Tokenizers lie in S3, kept answers in DynamoDB; all else has an interface endpoint.
+        network.allow_gateway_endpoints(security_group, why="S3 and DynamoDB, through their gateway endpoints")
         self.function = lambda_.Function(
             self,
             "Function",
@@ -67,12 +80,12 @@ class InvokeProxy(Construct):
             log_group=log_group,
             vpc=network.vpc,
             vpc_subnets=network.private_subnets,
-            security_groups=[
-                network.client_security_group(self, "SecurityGroup", description="Modelzone invoke proxy")
-            ],
+            security_groups=[security_group],
             environment={
                 "MODELZONE_ENVIRONMENT": environment_name,
                 "MODELZONE_REGISTRY_PATH": registry_path,
+                "MODELZONE_GATEWAY_PATH": gateway_path,
+                **({"MODELZONE_CACHE_TABLE": cache.table.table_name} if cache is not None else {}),
                 "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
                 "AWS_LWA_INVOKE_MODE": "response_stream",
                 "AWS_LWA_PORT": _PORT,
@@ -81,16 +94,39 @@ class InvokeProxy(Construct):
             },
         )
         acknowledge(self.function, RUNTIME_REASON, "AwsSolutions-L1")
+        self._deny_network_rights()
 
-    def _allow_registry(self, registry_path: str) -> None:
+    def _allow_parameters(self, *paths: str) -> None:
+        """A path allows everything below it."""
         self.role.add_to_policy(
             iam.PolicyStatement(
                 sid="ReadRegistry",
                 actions=["ssm:GetParametersByPath"],
                 resources=[
-                    Stack.of(self).format_arn(
-                        service="ssm", resource="parameter", resource_name=registry_path.removeprefix("/")
-                    )
+                    Stack.of(self).format_arn(service="ssm", resource="parameter", resource_name=path.removeprefix("/"))
+                    for path in paths
                 ],
             )
+        )
+
+    def _deny_network_rights(self) -> None:
+        """Lambda makes the function's network interfaces with the function's role; the function's code may not.
+
+        Lambda's guide for functions in a VPC has this statement: the key is there only when the code itself calls.
+        """
+        iam.Policy(
+            self,
+            # A policy of its own: the function waits for the role's own one, which so cannot name the function.
+            "NoNetworkRights",
+            policy_name="no-network-rights",
+            roles=[self.role],
+            statements=[
+                iam.PolicyStatement(
+                    sid="NotByTheCodeItself",
+                    effect=iam.Effect.DENY,
+                    actions=list(NETWORK_ACTIONS),
+                    resources=["*"],
+                    conditions={"ArnEquals": {"lambda:SourceFunctionArn": self.function.function_arn}},
+                )
+            ],
         )

@@ -25,6 +25,7 @@ _BUILD = ROOT / ".build" / "lambda"
 # Package name -> its folder. The folder's name is the name that the code imports.
 PACKAGES = {
     "invoke_proxy": ROOT / "lambda" / "invoke_proxy",
+    "authorizer": ROOT / "lambda" / "authorizer",
     "compiled_artifact": ROOT / "lambda" / "compiled_artifact",
     "compile_job": ROOT / "compile_job",
 }

@@ -1,4 +1,4 @@
-"""Encrypted log groups, and the key that encrypts them and the environment's notices."""
+"""Encrypted log groups, and the key that encrypts them, the environment's notices and the gateway's tables."""
 
 # jsii's classes name some parameters differently from the interfaces they implement; mypy checks these arguments.
 # pyright: reportArgumentType=false
@@ -35,7 +35,8 @@ class EncryptedLogs(Construct):
     Attributes
     ----------
     key
-        Usable by CloudWatch Logs for groups of this account and region, and by alarms that send notices.
+        Usable by CloudWatch Logs for groups of this account and region, by alarms that send notices, and by roles of
+        the account that are allowed to.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class EncryptedLogs(Construct):
             self,
             "Key",
             alias=f"alias/modelzone/{environment_name}/logs",
-            description=f"Modelzone {environment_name}: log groups and notices",
+            description=f"Modelzone {environment_name}: log groups, notices, tables of the gateway",
             enable_key_rotation=True,
             pending_window=Duration.days(7),
             removal_policy=self._removal_policy,

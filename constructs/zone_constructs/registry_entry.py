@@ -7,7 +7,7 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from modelzone.planning import DeploymentPlan
-from zone_constructs.compiled_artifact import CompiledArtifact
+from zone_constructs.compiled_artifact import TOKENIZER, CompiledArtifact
 
 __all__ = ["RegistryEntry"]
 
@@ -37,6 +37,10 @@ class RegistryEntry(Construct):
             "chat_template": deployment.model.chat_template or "",
             "max_input_tokens": str(deployment.serving.max_input_tokens),
             "max_total_tokens": artifact.text("SequenceLength"),
+            # Commas instead of a list, because every value of an entry is text.
+            "features": ",".join(sorted(deployment.features)),
+            "cache_ttl_seconds": str(deployment.cache_ttl_seconds),
+            "tokenizer": f"{artifact.s3_uri}{TOKENIZER}",
             # What must not be deleted while this entry is there.
             "artifact": artifact.s3_uri,
         }

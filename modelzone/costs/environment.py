@@ -7,13 +7,23 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelzone.planning import DeploymentPlan, EnvironmentPlan
-from modelzone.planning.network import INTERFACE_ENDPOINTS
+from modelzone.planning.network import interface_endpoints
 from modelzone.prices import HOURS_PER_MONTH, Price, instance_price, resource_price
 
 __all__ = ["NOT_INCLUDED", "CostLine", "EnvironmentCosts", "environment_costs"]
 
 # What is billed by use.
-NOT_INCLUDED = ("requests", "data transfer", "storage in S3", "logs", "compile hosts while they run")
+NOT_INCLUDED = (
+    "requests",
+    "data transfer",
+    "storage in S3",
+    "DynamoDB on demand",
+    "logs",
+    "metrics",
+    "compile hosts while they run",
+)
+# AWS's rule groups, each of which is billed as a rule.
+_MANAGED_RULE_GROUPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +132,7 @@ class EnvironmentCosts:
 def environment_costs(plan: EnvironmentPlan) -> EnvironmentCosts:
     """Count what is billed by the hour or the month whether it is used or not."""
     region = plan.environment.region
-    lines = [*_network(plan), *_stores(plan)]
+    lines = [*_network(plan), *_stores(plan), *_gateway(plan)]
     for deployment in plan.deployments:
         lines += _deployment(deployment)
     return EnvironmentCosts(environment=plan.environment.name, region=region, lines=tuple(lines))
@@ -142,7 +152,7 @@ def _network(plan: EnvironmentPlan) -> Iterable[CostLine]:
     if existing is not None and not existing.create_endpoints:
         return
     zones = len(set(existing.availability_zones)) if existing else network.new_vpc.zones if network.new_vpc else 0
-    endpoints = len(INTERFACE_ENDPOINTS)
+    endpoints = len(interface_endpoints(plan.environment))
     yield _line(
         "interface_endpoint_per_zone",
         f"interface endpoints, {endpoints} in {zones} zones",
@@ -160,6 +170,15 @@ def _stores(plan: EnvironmentPlan) -> Iterable[CostLine]:
         return
     yield _line("kms_key", "KMS keys", stack="NetworkStack, ModelStoreStack", region=region, count=2)
     yield _line("secret", "hub token secret", stack="ModelStoreStack", region=region)
+
+
+def _gateway(plan: EnvironmentPlan) -> Iterable[CostLine]:
+    firewall, region = plan.environment.gateway.firewall, plan.environment.region
+    if firewall is None:
+        return
+    rules = 1 + (_MANAGED_RULE_GROUPS if firewall.managed_rules else 0)
+    yield _line("firewall", "firewall", stack="GatewayStack", region=region)
+    yield _line("firewall_rule", "rules of the firewall", stack="GatewayStack", region=region, count=rules)
 
 
 def _deployment(deployment: DeploymentPlan) -> Iterable[CostLine]:

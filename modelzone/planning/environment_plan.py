@@ -53,6 +53,16 @@ class EnvironmentPlan:
         """SSM path below which each deployment announces itself to the gateway."""
         return f"/modelzone/{self.environment.name}/deployments"
 
+    @property
+    def gateway_path(self) -> str:
+        """SSM path of what the gateway knows of itself: its settings, and below ``tenants`` its tenants."""
+        return f"/modelzone/{self.environment.name}/gateway"
+
+    @property
+    def caches_answers(self) -> bool:
+        """Whether answers of any deployment are kept."""
+        return any(deployment.cache_ttl_seconds for deployment in self.deployments)
+
 
 def plan_environment(
     root: Path, name: str, *, overrides: Mapping[str, Mapping[str, str]] | None = None

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["INTERFACE_ENDPOINTS"]
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelzone.settings import Environment
+
+__all__ = ["API_ENDPOINT", "INTERFACE_ENDPOINTS", "interface_endpoints"]
+
+# What a private API is called through.
+API_ENDPOINT = "execute-api"
 
 # Service -> who needs it: names as in `com.amazonaws.<region>.<service>`.
 INTERFACE_ENDPOINTS = {
@@ -18,3 +27,10 @@ INTERFACE_ENDPOINTS = {
     "kms": "decrypting artifacts and logs",
     "sts": "role credentials",
 }
+
+
+def interface_endpoints(environment: Environment) -> Mapping[str, str]:
+    """The endpoints of this environment: `INTERFACE_ENDPOINTS`, and that of the API where it is private."""
+    if not environment.gateway.private:
+        return INTERFACE_ENDPOINTS
+    return {**INTERFACE_ENDPOINTS, API_ENDPOINT: "clients call the private API"}

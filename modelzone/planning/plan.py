@@ -99,6 +99,10 @@ class DeploymentPlan:
         Concurrent requests per instance that autoscaling holds.
     usd_per_hour
         On-demand price of one instance, None when the price table has none for the region.
+    features
+        What its engine can do, in the words of `engines.EngineVersion`.
+    cache_ttl_seconds
+        How long the gateway may give a deterministic answer again; 0: it asks every time.
     notes
         What the planner has to say about it.
     """
@@ -123,6 +127,8 @@ class DeploymentPlan:
     target_concurrency: int
     usd_per_hour: float | None
     compile: CompilePlan
+    features: frozenset[str]
+    cache_ttl_seconds: int
     notes: tuple[str, ...]
 
     @property
@@ -262,6 +268,8 @@ def _plan(environment: Environment, name: str, found: Assessment, *, source: str
             properties=dict(found.properties or {}),
             source=source,
         ),
+        features=version.features,
+        cache_ttl_seconds=environment.deployments[name].cache.ttl_seconds,
         notes=found.notes,
     )
 

@@ -96,6 +96,12 @@ RESOURCES: Mapping[str, Resource] = {
         unit="month",
         query=_query("AWSSecretsManager", "AWSSecretsManager-Secrets", frozenset({"secrets"})),
     ),
+    "firewall": Resource(
+        title="web ACL of AWS WAF", unit="month", query=_query("awswaf", "WebACLV2", frozenset({"month", "webacl"}))
+    ),
+    "firewall_rule": Resource(
+        title="rule of a web ACL", unit="month", query=_query("awswaf", "RuleV2", frozenset({"month", "rule"}))
+    ),
     "hosting_volume_gb": Resource(
         title="GB of an endpoint's volume",
         unit="month",

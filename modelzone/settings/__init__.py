@@ -1,15 +1,16 @@
 """Settings: environments and model profiles, read from YAML, frozen and checked."""
 
+from modelzone.settings.access import Access, AccessMethod, Tenant
 from modelzone.settings.environment import (
     Compile,
     DeploymentSettings,
     Environment,
     ExistingVpc,
-    Gateway,
     ModelStoreSettings,
     Network,
     NewVpc,
 )
+from modelzone.settings.gateway import AnswerCache, Firewall, Gateway
 from modelzone.settings.loading import (
     apply_overrides,
     deployment_overrides,
@@ -23,11 +24,15 @@ from modelzone.settings.loading import (
 from modelzone.settings.model_profile import Adapters, Model, ModelProfile, Quantization, Scaling, Serving
 
 __all__ = [
+    "Access",
+    "AccessMethod",
     "Adapters",
+    "AnswerCache",
     "Compile",
     "DeploymentSettings",
     "Environment",
     "ExistingVpc",
+    "Firewall",
     "Gateway",
     "Model",
     "ModelProfile",
@@ -37,6 +42,7 @@ __all__ = [
     "Quantization",
     "Scaling",
     "Serving",
+    "Tenant",
     "apply_overrides",
     "deployment_overrides",
     "environment_names",

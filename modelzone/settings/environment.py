@@ -9,6 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from modelzone.schema import Identifier, Settings
+from modelzone.settings.access import Access
+from modelzone.settings.gateway import AnswerCache, Gateway
 from modelzone.settings.model_profile import ServingOverrides
 
 __all__ = [
@@ -16,7 +18,6 @@ __all__ = [
     "DeploymentSettings",
     "Environment",
     "ExistingVpc",
-    "Gateway",
     "ModelStoreSettings",
     "Network",
     "NewVpc",
@@ -29,7 +30,9 @@ SubnetId = Annotated[str, Meta(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 SecurityGroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}$")]
 Ec2InstanceType = Annotated[str, Meta(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
 Email = Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", max_length=320)]
+VpcEndpointId = Annotated[str, Meta(pattern=r"^vpce-[0-9a-f]{8,17}$")]
 RouteTableId = Annotated[str, Meta(pattern=r"^rtb-[0-9a-f]{8,17}$")]
+PrefixListId = Annotated[str, Meta(pattern=r"^pl-[0-9a-f]{8,17}$")]
 
 
 def _network(key: str, text: str) -> IPv4Network:
@@ -68,6 +71,12 @@ class ExistingVpc(Settings, frozen=True):
     With ``create_endpoints: false`` the VPC has the interface and gateway endpoints already: name their security group,
     which then gets a rule for each of this environment's hosts. ``true`` adds them, for the whole VPC, because their
     private DNS names hold for everybody in it: name the VPC's address range, which is let in.
+
+    ``execute_api_endpoint_id`` is the endpoint of such a VPC that a private API is called through.
+
+    ``prefix_list_ids`` are AWS's prefix lists of the services with gateway endpoints: S3's, and DynamoDB's where
+    answers are kept. With them hosts and the invoke proxy reach these services and no other addresses; without,
+    whatever the subnets have a route to.
     """
 
     vpc_id: VpcId
@@ -77,6 +86,8 @@ class ExistingVpc(Settings, frozen=True):
     private_route_table_ids: tuple[RouteTableId, ...] = ()
     vpc_cidr: str | None = None
     endpoint_security_group_id: SecurityGroupId | None = None
+    execute_api_endpoint_id: VpcEndpointId | None = None
+    prefix_list_ids: Annotated[tuple[PrefixListId, ...], Meta(max_length=2)] = ()
 
     def __post_init__(self) -> None:
         # It is let in at the endpoints: 0.0.0.0/0 must not pass for a VPC.
@@ -103,6 +114,11 @@ class ExistingVpc(Settings, frozen=True):
                 f"create_endpoints is {str(self.create_endpoints).lower()}; give endpoint_security_group_id when, and "
                 "only when, it is false"
             )
+        if self.create_endpoints and self.execute_api_endpoint_id is not None:
+            raise ValueError(
+                f"execute_api_endpoint_id is {self.execute_api_endpoint_id} and create_endpoints is true, which makes "
+                "one; leave it out"
+            )
 
 
 class Network(Settings, frozen=True):
@@ -118,15 +134,6 @@ class Network(Settings, frozen=True):
     def __post_init__(self) -> None:
         if (self.new_vpc is None) == (self.existing_vpc is None):
             raise ValueError("give either new_vpc or existing_vpc, not both and not neither")
-
-
-class Gateway(Settings, frozen=True):
-    """Limits of the API's usage plan."""
-
-    rate_limit_per_second: Annotated[int, Meta(ge=1, le=10_000)] = 20
-    burst_limit: Annotated[int, Meta(ge=1, le=5_000)] = 40
-    monthly_quota: Annotated[int, Meta(ge=1)] = 1_000_000
-    request_timeout_seconds: Annotated[int, Meta(ge=30, le=900)] = 480
 
 
 class Compile(Settings, frozen=True):
@@ -159,16 +166,18 @@ class ModelStoreSettings(Settings, frozen=True):
 
 
 class DeploymentSettings(ServingOverrides, frozen=True, kw_only=True):
-    """One model profile served in this environment, with what differs from the profile."""
+    """One model profile served in this environment, with what differs from the profile, and how it is offered."""
 
     profile: Identifier
+    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
 
 
 class Environment(Settings, frozen=True):
     """One file of ``environments/``.
 
     ``account`` is optional; with it the CDK refuses to deploy anywhere else. ``retain_data`` keeps the model buckets,
-    their key and the logs when the stacks are destroyed.
+    their key, the logs, and the tables of keys and of kept answers when the stacks are destroyed, or when the setting
+    that a table belongs to is taken back; nothing takes up a table that was left so.
     """
 
     name: Identifier
@@ -180,6 +189,7 @@ class Environment(Settings, frozen=True):
     account: AccountId | None = None
     log_retention_days: Literal[7, 14, 30, 60, 90, 180, 365] = 30
     gateway: Gateway = msgspec.field(default_factory=Gateway)
+    access: Access = msgspec.field(default_factory=Access)
     compile: Compile = msgspec.field(default_factory=Compile)
     model_store: ModelStoreSettings | None = None
 

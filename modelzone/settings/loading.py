@@ -13,6 +13,7 @@ import yaml
 from modelzone.errors import SettingsError
 from modelzone.settings.checking import validate
 from modelzone.settings.environment import DeploymentSettings, Environment
+from modelzone.settings.gateway_checks import check_gateway
 from modelzone.settings.model_profile import ModelProfile, Serving
 
 __all__ = [
@@ -102,7 +103,9 @@ def profile_names(root: Path) -> tuple[str, ...]:
 
 def load_environment(root: Path, name: str) -> Environment:
     """Read ``environments/<name>.yaml`` below the project's root folder."""
-    return _load(Environment, root / "environments", name, what="environment")
+    environment = _load(Environment, root / "environments", name, what="environment")
+    check_gateway(environment, source=str(root / "environments" / f"{name}.yaml"))
+    return environment
 
 
 def load_profile(root: Path, name: str, *, source: str | None = None, key: str = "") -> ModelProfile:
@@ -203,7 +206,9 @@ def merge_serving(profile: ModelProfile, deployment: DeploymentSettings, *, sour
     """How a deployment is served: the profile's defaults with the deployment's overrides on top."""
     data: dict[str, Any] = msgspec.to_builtins(profile.serving)
     overrides: dict[str, Any] = msgspec.to_builtins(deployment)
-    del overrides["profile"]
+    # What the gateway does with the deployment.
+    for key in ("profile", "cache"):
+        del overrides[key]
     for key, value in overrides.items():
         data[key] = {**data[key], **value} if key in _MERGED else value
     return validate(Serving, data, source=source)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).parent / "data"
 CONTEXT: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
 # Environments of the repository, and those that only tests have.
-ENVIRONMENTS = ("dev", "prod", "existing", "shared", "two", "borrows")
+ENVIRONMENTS = ("dev", "prod", "existing", "shared", "two", "borrows", "everything", "signed", "pool")
 
 Properties = Mapping[str, Any]
 
@@ -114,6 +114,13 @@ def one_order(zone: Zone, deployment: str) -> Resource:
     """The parameter that says how a deployment is compiled."""
     name = f"/modelzone/{zone.name}/compile/orders/{deployment}"
     (found,) = [r for r in zone.resources("AWS::SSM::Parameter", stack="CompileStack") if r.properties["Name"] == name]
+    return found
+
+
+def proxy_function(zone: Zone) -> Resource:
+    """The invoke proxy, which is the only function under the web adapter."""
+    functions = zone.resources("AWS::Lambda::Function", stack="GatewayStack")
+    (found,) = [function for function in functions if function.properties["Handler"] == "run.sh"]
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest import mock
 
-from infrastructure.support import Zone, as_list, text
+from infrastructure.support import Zone, as_list, proxy_function, text
 
 # Statement -> why its actions cannot name resources. Anything else with Resource "*" fails.
 ANY_RESOURCE = {
@@ -92,10 +92,7 @@ def test_each_endpoint_is_called_by_the_proxy_only(zone: Zone) -> None:
     ]
     endpoints = {resource.stack: resource for resource in zone.resources("AWS::SageMaker::Endpoint")}
     assert len(callers) == len(endpoints) == len(zone.plan.deployments)
-    (proxy_role,) = {
-        resource.properties["Role"]["Fn::GetAtt"][0]
-        for resource in zone.resources("AWS::Lambda::Function", stack="GatewayStack")
-    }
+    proxy_role = proxy_function(zone).properties["Role"]["Fn::GetAtt"][0]
     for resource, statement in callers:
         assert set(statement["Action"]) == {
             "sagemaker:InvokeEndpoint",
@@ -122,7 +119,7 @@ def test_only_compile_hosts_read_the_hub_token(zone: Zone) -> None:
 
 
 def test_objects_are_read_and_written_below_known_prefixes_only(zone: Zone) -> None:
-    """Hosts that serve and the functions read artifacts, only compile hosts write.
+    """Hosts that serve and the functions read artifacts, the proxy only their tokenizers, only compile hosts write.
 
     Unasked, only the steps of compilations delete, and only below artifacts.
     """
@@ -138,7 +135,8 @@ def test_objects_are_read_and_written_below_known_prefixes_only(zone: Zone) -> N
                 if tail.endswith(".zip"):
                     tail = "job code"
                 found.setdefault(resource.stack, set()).add((action, tail))
-    serving = {("s3:GetObject", "/compiled/*"), ("s3:ListBucket", "compiled/*")}
+    tokenizer = ("s3:GetObject", "tokenizer.json")
+    serving = {("s3:GetObject", "/compiled/*"), ("s3:ListBucket", "compiled/*"), tokenizer}
     written = ("s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject")
     checking = {("s3:GetObject", "/compiled/*")}
     if zone.plan.environment.compile.delete_artifacts:
@@ -163,7 +161,7 @@ def test_parameters_are_read_and_written_below_their_own_paths_only(zone: Zone) 
     (ami,) = {deployment.compile.ami_parameter.removeprefix("/") for deployment in zone.plan.deployments}
     steps = {"~/compile/orders/*", "~/compile/progress/*", "~/artifacts/*"}
     expected = {
-        ("ProxyRoleDefaultPolicy", "ssm:GetParametersByPath"): {"~/deployments"},
+        ("ProxyRoleDefaultPolicy", "ssm:GetParametersByPath"): {"~/deployments", "~/gateway"},
         ("HostRoleDefaultPolicy", "ssm:PutParameter"): {"~/compile/progress/*"},
         ("PipelineStepsRoleDefaultPolicy", "ssm:GetParameter"): steps,
         ("PipelineStepsRoleDefaultPolicy", "ssm:PutParameter"): {"~/artifacts/*"},
@@ -197,13 +195,76 @@ def test_functions_are_invoked_by_the_api_and_by_rules_only(zone: Zone) -> None:
     for permission in zone.resources("AWS::Lambda::Permission"):
         permissions[permission.properties["Principal"]].append(text(permission.properties["SourceArn"]))
     methods = list(zone.resources("AWS::ApiGateway::Method"))
-    assert len(permissions["apigateway.amazonaws.com"]) == len(methods)
-    for source in permissions["apigateway.amazonaws.com"]:
+    authorizers = [source for source in permissions["apigateway.amazonaws.com"] if "/authorizers/<" in source]
+    assert len(authorizers) == (zone.plan.environment.access.method == "keys")
+    called = set(permissions["apigateway.amazonaws.com"]) - set(authorizers)
+    assert len(called) == len(methods)
+    for source in called:
         assert "/<GatewayApiDeploymentStageapi" in source, "only the deployed stage, not the console's test calls"
     rules = {f"<{rule.logical_id}.Arn>" for rule in zone.resources("AWS::Events::Rule")}
     assert set(permissions["events.amazonaws.com"]) == rules
     assert len(rules) == 2
     assert not list(zone.resources("AWS::Lambda::Url"))
+
+
+def test_the_proxy_reads_the_tokenizer_of_what_is_served_and_nothing_else_of_the_store(zone: Zone) -> None:
+    for deployment in zone.plan.deployments:
+        policies = zone.resources("AWS::IAM::Policy", stack=deployment.stack_id)
+        (policy,) = [p.properties for p in policies if p.properties["PolicyName"] == f"invoke-{deployment.name}"]
+        check = zone.one("Custom::CompiledArtifact", stack=deployment.stack_id)
+        _, objects, decrypt = policy["PolicyDocument"]["Statement"]
+        assert objects["Action"] == "s3:GetObject"
+        assert text(objects["Resource"]).endswith(f"/<{check.logical_id}.Prefix>tokenizer.json")
+        assert decrypt["Action"] == "kms:Decrypt"
+        via = {"kms:ViaService": f"s3.{zone.plan.environment.region}.amazonaws.com"}
+        assert decrypt["Condition"] == {"StringEquals": via}
+
+
+def test_tables_are_used_by_one_function_each_item_by_item(zone: Zone) -> None:
+    """The authorizer reads keys, the proxy reads and writes answers; nobody lists, and nobody deletes."""
+    found = {
+        (resource.logical_id[:-8], text(arn).split(".")[0].strip("<")[:-8]): set(statement["Action"])
+        for resource, statement in zone.statements()
+        if any(action.startswith("dynamodb:") for action in statement["Action"])
+        for arn in statement["Resource"]
+    }
+    expected = {}
+    if zone.plan.environment.access.method == "keys":
+        expected["GatewayKeysRoleDefaultPolicy", "GatewayKeysStoreTable"] = {"dynamodb:GetItem"}
+    if zone.plan.caches_answers:
+        expected["ProxyRoleDefaultPolicy", "CacheTable"] = {"dynamodb:GetItem", "dynamodb:PutItem"}
+    assert found == expected
+    for _, statement in zone.statements():
+        if "kms:DescribeKey" in statement["Action"] and statement.get("Condition", {}).get("StringEquals"):
+            (service,) = statement["Condition"]["StringEquals"].values()
+            assert service.split(".")[0] in {"dynamodb", "ec2"}
+
+
+def test_the_proxys_code_cannot_use_the_network_rights_of_its_role(zone: Zone) -> None:
+    proxy = proxy_function(zone)
+    role = zone.templates["GatewayStack"]["Resources"][proxy.properties["Role"]["Fn::GetAtt"][0]]
+    assert role["Type"] == "AWS::IAM::Role"
+    policies = list(zone.resources("AWS::IAM::Policy", stack="GatewayStack"))
+    (allowed,) = [
+        as_list(statement["Action"])
+        for policy in policies
+        for statement in policy.properties["PolicyDocument"]["Statement"]
+        if statement.get("Sid") == "NetworkInterfacesOfTheFunction"
+    ]
+    (denial,) = [
+        (policy, statement)
+        for policy in policies
+        for statement in policy.properties["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Deny"
+    ]
+    policy, statement = denial
+    assert policy.properties["Roles"] == [{"Ref": proxy.properties["Role"]["Fn::GetAtt"][0]}]
+    assert statement["Action"] == allowed
+    assert statement["Resource"] == "*"
+    arn = {"Fn::GetAtt": [proxy.logical_id, "Arn"]}
+    assert statement["Condition"] == {"ArnEquals": {"lambda:SourceFunctionArn": arn}}
+    # Lambda makes the interfaces while the function is made: it must not wait for a policy that names it.
+    assert policy.logical_id not in proxy.body["DependsOn"]
 
 
 def test_keys_are_used_by_their_own_account(zone: Zone) -> None:

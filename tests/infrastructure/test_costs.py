@@ -14,9 +14,10 @@ _TYPES = {
     "public_ipv4_address": "AWS::EC2::EIP",
     "kms_key": "AWS::KMS::Key",
     "secret": "AWS::SecretsManager::Secret",
+    "firewall": "AWS::WAFv2::WebACL",
 }
 # Resource types that are billed while nothing uses them, and that the costs have no kind for. Alarms are not among
-# them: an account's first ten are free, and others cost ten cents a month.
+# them: an account's first ten are free, and others cost ten cents a month. Tables are billed by use.
 _BILLED = {
     "AWS::CloudWatch::Dashboard",
     "AWS::EC2::Instance",
@@ -26,7 +27,6 @@ _BILLED = {
     "AWS::EFS::FileSystem",
     "AWS::ElasticLoadBalancingV2::LoadBalancer",
     "AWS::RDS::DBInstance",
-    "AWS::WAFv2::WebACL",
 }
 
 
@@ -38,6 +38,8 @@ def test_the_costs_count_what_is_deployed(zone: Zone) -> None:
         assert counted[kind] == len(list(zone.resources(resource_type))), kind
     interfaces = [r for r in zone.resources("AWS::EC2::VPCEndpoint") if r.properties["VpcEndpointType"] == "Interface"]
     assert counted["interface_endpoint_per_zone"] == sum(len(r.properties["SubnetIds"]) for r in interfaces)
+    rules = [rule for acl in zone.resources("AWS::WAFv2::WebACL") for rule in acl.properties["Rules"]]
+    assert counted["firewall_rule"] == len(rules)
     hosts: Counter[str] = Counter()
     for deployment in zone.plan.deployments:
         hosts[deployment.serving.instance_type] += deployment.serving.scaling.min_instances
@@ -45,6 +47,12 @@ def test_the_costs_count_what_is_deployed(zone: Zone) -> None:
     assert counted["hosting_volume_gb"] == sum(
         (d.volume_size_gib or 0) * d.serving.scaling.min_instances for d in zone.plan.deployments
     )
+
+
+def test_tables_are_billed_by_use(zone: Zone) -> None:
+    for table in zone.resources("AWS::DynamoDB::Table"):
+        assert table.properties["BillingMode"] == "PAY_PER_REQUEST"
+    assert {"DynamoDB on demand", "metrics"} <= set(environment_costs(zone.plan).not_included)
 
 
 def test_nothing_that_is_billed_while_it_stands_is_forgotten(zone: Zone) -> None:

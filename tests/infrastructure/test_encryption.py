@@ -84,6 +84,20 @@ def test_compile_hosts_have_encrypted_disks(zone: Zone) -> None:
             assert key == "<modelzone-dev-model-store:KeyArn>"
 
 
+def test_tables_are_encrypted_recoverable_and_forget(zone: Zone) -> None:
+    tables = list(zone.resources("AWS::DynamoDB::Table"))
+    assert len(tables) == (zone.plan.environment.access.method == "keys") + zone.plan.caches_answers
+    for table in tables:
+        encryption = table.properties["SSESpecification"]
+        assert (encryption["SSEEnabled"], encryption["SSEType"]) == (True, "KMS")
+        assert "LogsKey" in text(encryption["KMSMasterKeyId"])
+        assert table.properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+        assert "TableName" not in table.properties
+        (key,) = table.properties["KeySchema"]
+        forgets = {"key_id": "purge", "cache_key": "expires"}[key["AttributeName"]]
+        assert table.properties["TimeToLiveSpecification"] == {"AttributeName": forgets, "Enabled": True}
+
+
 def test_the_hub_token_is_a_generated_placeholder(zone: Zone) -> None:
     secrets = list(zone.resources("AWS::SecretsManager::Secret"))
     assert len(secrets) == (zone.plan.environment.model_store is None)
@@ -98,7 +112,8 @@ def test_no_secret_is_in_a_template(zone: Zone) -> None:
         assert not SECRET_SHAPES.search(body), name
         assert "resolve:secretsmanager" not in body, name
     for key in zone.resources("AWS::ApiGateway::ApiKey"):
-        assert "Value" not in key.properties
+        # What counts a tenant's requests, see test_gateway_access.py: it opens nothing.
+        assert re.fullmatch(rf"modelzone\.{zone.name}\.meter\.[a-z0-9-]+", key.properties["Value"])
     for function in zone.resources("AWS::Lambda::Function"):
         variables = function.properties.get("Environment", {}).get("Variables", {})
         assert not [name for name in variables if re.search("TOKEN|SECRET|PASSWORD|API_KEY", name)]
@@ -112,6 +127,7 @@ def test_data_outlives_production_stacks_and_goes_with_development_ones(dev: Zon
         "AWS::S3::Bucket",
         "AWS::SecretsManager::Secret",
         "AWS::Logs::LogGroup",
+        "AWS::DynamoDB::Table",
     )
     for zone, policy in ((dev, "Delete"), (prod, "RetainExceptOnCreate")):
         for kind in kinds:

@@ -6,11 +6,17 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
-from infrastructure.support import Resource, Zone, as_list, text
+from infrastructure.support import Resource, Zone, as_list, proxy_function, text
 
-from modelzone.planning.network import INTERFACE_ENDPOINTS
+from modelzone.planning.network import INTERFACE_ENDPOINTS, interface_endpoints
 
 ANYWHERE = {"0.0.0.0/0", "::/0"}
+
+
+def _has_endpoints(zone: Zone) -> bool:
+    """Whether the environment's VPC was there before, with endpoints."""
+    vpc = zone.plan.environment.network.existing_vpc
+    return vpc is not None and not vpc.create_endpoints
 
 
 def _egress(zone: Zone) -> dict[str, list[dict[str, object]]]:
@@ -26,11 +32,13 @@ def _egress(zone: Zone) -> dict[str, list[dict[str, object]]]:
 def test_nothing_is_let_in_from_addresses(zone: Zone) -> None:
     """Every rule names a security group; there is no SSH and no open port.
 
-    New endpoints in somebody else's VPC are the exception: their private DNS names send the whole VPC there.
+    New endpoints in somebody else's VPC are the exception: their private DNS names send the whole VPC there. So is
+    the endpoint of a private API, which its clients call.
     """
     inline = [
         (g.logical_id, rule["CidrIp"], rule["FromPort"])
         for g in zone.resources("AWS::EC2::SecurityGroup")
+        if "ApiEndpointSecurityGroup" not in g.logical_id
         for rule in g.properties.get("SecurityGroupIngress", [])
     ]
     vpc = zone.plan.environment.network.existing_vpc
@@ -45,7 +53,7 @@ def test_nothing_is_let_in_from_addresses(zone: Zone) -> None:
     for rule in rules:
         assert "SourceSecurityGroupId" in rule.properties, rule.logical_id
         assert (rule.properties["FromPort"], rule.properties["ToPort"]) == (443, 443)
-        assert "EndpointSecurityGroup" in text(rule.properties["GroupId"]) or zone.name == "shared"
+        assert "EndpointSecurityGroup" in text(rule.properties["GroupId"]) or _has_endpoints(zone)
 
 
 def test_no_security_group_keeps_the_default_of_letting_everything_out(zone: Zone) -> None:
@@ -61,12 +69,49 @@ def test_no_security_group_keeps_the_default_of_letting_everything_out(zone: Zon
                 assert (rule["FromPort"], rule["ToPort"]) == (443, 443)
 
 
-def test_the_proxy_reaches_vpc_endpoints_only(zone: Zone) -> None:
-    rules = _egress(zone)
-    (proxy,) = zone.resources("AWS::EC2::SecurityGroup", stack="GatewayStack")
-    assert [set(rule) & {"CidrIp", "CidrIpv6", "DestinationPrefixListId"} for rule in rules[proxy.logical_id]] == [
-        set()
+def test_the_proxy_sends_https_to_endpoints_and_what_its_subnets_have_a_route_to(zone: Zone) -> None:
+    """The interface endpoints by their group, the gateway endpoints by prefix lists, or by any address.
+
+    In a new VPC only the gateway endpoints have a route in private subnets, see below. In an existing VPC it may be a
+    NAT gateway too; that VPC's owner can name the prefix lists.
+    """
+    (group,) = zone.resources("AWS::EC2::SecurityGroup", stack="GatewayStack")
+    rules = _egress(zone)[group.logical_id]
+    reached = [
+        rule.get("CidrIp") or rule.get("DestinationPrefixListId") or "group"
+        for rule in rules
+        if {"DestinationSecurityGroupId", "CidrIp", "DestinationPrefixListId"} & rule.keys()
     ]
+    vpc = zone.plan.environment.network.existing_vpc
+    named = list(vpc.prefix_list_ids) if vpc is not None else []
+    assert sorted(map(str, reached)) == sorted(["group", *(named or ["0.0.0.0/0"])])
+    assert len(rules) == len(reached)
+    assert all((rule["FromPort"], rule["ToPort"]) == (443, 443) for rule in rules)
+    ids = proxy_function(zone).properties["VpcConfig"]["SecurityGroupIds"]
+    assert ids == [{"Fn::GetAtt": [group.logical_id, "GroupId"]}]
+
+
+def test_with_named_prefix_lists_nothing_but_compile_hosts_has_a_way_to_the_internet(
+    synthesise: Callable[[str], Zone],
+) -> None:
+    zone = synthesise("signed")
+    assert zone.plan.environment.network.egress == "nat"
+    anywhere = [
+        group
+        for group, rules in _egress(zone).items()
+        for rule in rules
+        if rule.get("CidrIp") in ANYWHERE and rule["IpProtocol"] == "tcp"
+    ]
+    (group,) = anywhere
+    (hosts,) = zone.resources("AWS::EC2::SecurityGroup", stack="CompileStack")
+    assert group == hosts.logical_id
+    lists = [
+        rule["DestinationPrefixListId"]
+        for rules in _egress(zone).values()
+        for rule in rules
+        if "DestinationPrefixListId" in rule
+    ]
+    assert lists == ["pl-63a5400a"] * 2  # model hosts, proxy
 
 
 @pytest.mark.parametrize("name", ["dev", "prod", "two"])
@@ -129,16 +174,20 @@ def test_buckets_are_private_and_answer_tls_only(zone: Zone) -> None:
         assert {"Bool": {"aws:SecureTransport": "false"}} in denied
 
 
-@pytest.mark.parametrize("name", ["dev", "prod", "existing", "two"])
+@pytest.mark.parametrize("name", ["dev", "prod", "existing", "two", "everything", "pool"])
 def test_aws_services_are_reached_inside_the_vpc(name: str, synthesise: Callable[[str], Zone]) -> None:
     zone = synthesise(name)
     region = zone.plan.environment.region
     endpoints = [r.properties for r in zone.resources("AWS::EC2::VPCEndpoint")]
     interfaces = [e for e in endpoints if e["VpcEndpointType"] == "Interface"]
-    assert {e["ServiceName"] for e in interfaces} == {f"com.amazonaws.{region}.{s}" for s in INTERFACE_ENDPOINTS}
+    services = interface_endpoints(zone.plan.environment)
+    assert {e["ServiceName"] for e in interfaces} == {f"com.amazonaws.{region}.{s}" for s in services}
+    assert ("execute-api" in services) == zone.plan.environment.gateway.private
+    assert len(services) - len(INTERFACE_ENDPOINTS) == zone.plan.environment.gateway.private
     assert all(e["PrivateDnsEnabled"] for e in interfaces)
-    (gateway,) = [e for e in endpoints if e["VpcEndpointType"] == "Gateway"]
-    assert text(gateway["ServiceName"]).endswith(".s3")
+    gateways = {text(e["ServiceName"]).rsplit(".", 1)[-1]: e for e in endpoints if e["VpcEndpointType"] == "Gateway"}
+    assert set(gateways) == {"s3"} | ({"dynamodb"} if zone.plan.caches_answers else set())
+    gateway = gateways["s3"]
     network = zone.plan.environment.network
     if network.existing_vpc:
         assert set(gateway["RouteTableIds"]) == set(network.existing_vpc.private_route_table_ids)
@@ -161,8 +210,42 @@ def test_the_s3_endpoint_writes_to_this_account_only(dev: Zone) -> None:
             assert set(statement["Condition"]["StringEquals"]) == {"aws:PrincipalAccount", "aws:ResourceAccount"}
 
 
-def test_a_vpc_with_its_own_endpoints_only_gets_rules(synthesise: Callable[[str], Zone]) -> None:
-    zone = synthesise("shared")
+def test_the_dynamodb_endpoint_leads_to_the_gateways_tables_only(synthesise: Callable[[str], Zone]) -> None:
+    zone = synthesise("everything")
+    (endpoint,) = [
+        r.properties
+        for r in zone.resources("AWS::EC2::VPCEndpoint")
+        if text(r.properties["ServiceName"]).endswith(".dynamodb")
+    ]
+    (statement,) = endpoint["PolicyDocument"]["Statement"]
+    assert statement["Action"] == ["dynamodb:GetItem", "dynamodb:PutItem"]
+    assert text(statement["Resource"]).endswith(":<AWS::AccountId>:table/modelzone-everything-gateway-*")
+    # CloudFormation's names of tables begin with their stack's.
+    assert zone.manifest["artifacts"]["GatewayStack"]["properties"]["stackName"] == "modelzone-everything-gateway"
+    assert statement["Condition"] == {"StringEquals": {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}}
+    private = {subnet.logical_id for subnet in _subnets(zone, "private")}
+    tables = {
+        text(r.properties["RouteTableId"])
+        for r in zone.resources("AWS::EC2::SubnetRouteTableAssociation")
+        if text(r.properties["SubnetId"]).strip("<>") in private
+    }
+    assert {text(table) for table in endpoint["RouteTableIds"]} == tables
+
+
+def test_in_a_vpc_of_others_the_dynamodb_endpoint_is_for_everybody(synthesise: Callable[[str], Zone]) -> None:
+    zone = synthesise("pool")
+    (endpoint,) = [
+        r.properties
+        for r in zone.resources("AWS::EC2::VPCEndpoint")
+        if text(r.properties["ServiceName"]).endswith(".dynamodb")
+    ]
+    assert "PolicyDocument" not in endpoint
+    assert endpoint["RouteTableIds"] == list(zone.plan.environment.network.existing_vpc.private_route_table_ids)
+
+
+@pytest.mark.parametrize("name", ["shared", "signed"])
+def test_a_vpc_with_its_own_endpoints_only_gets_rules(name: str, synthesise: Callable[[str], Zone]) -> None:
+    zone = synthesise(name)
     assert not list(zone.resources("AWS::EC2::VPCEndpoint"))
     admitted = [r.properties["GroupId"] for r in zone.resources("AWS::EC2::SecurityGroupIngress")]
     assert admitted == ["sg-0123456789abcdef0"] * 3  # model hosts, compile hosts, proxy

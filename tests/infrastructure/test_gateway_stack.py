@@ -1,23 +1,31 @@
-"""The API: streaming, keys, limits, checked requests, and refusals that OpenAI's clients understand."""
+"""The API: routes, streaming, limits, checked requests, and refusals that OpenAI's clients understand."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cfnlint.jsonschema import StandardValidator
-from infrastructure.support import ROOT, Zone, text
+from infrastructure.support import ROOT, Zone, proxy_function, text
 
 MINUTES_15 = 15 * 60
 ROUTES = {
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/v1/embeddings"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model+}"),
+    ("POST", "/"),
     ("POST", "/generate"),
     ("POST", "/generate_stream"),
+    ("POST", "/tokenize"),
+    ("GET", "/info"),
+    ("POST", "/invocations"),
     ("GET", "/health"),
+    ("GET", "/openapi.json"),
     # The function says 404 itself.
     ("ANY", "/{proxy+}"),
 }
@@ -38,7 +46,8 @@ def _paths(zone: Zone) -> dict[str, str]:
 def _methods(zone: Zone) -> dict[tuple[str, str], dict[str, Any]]:
     paths = _paths(zone)
     return {
-        (r.properties["HttpMethod"], paths[r.properties["ResourceId"]["Ref"]]): dict(r.properties)
+        # The root is an attribute of the API.
+        (r.properties["HttpMethod"], paths.get(r.properties["ResourceId"].get("Ref"), "/")): dict(r.properties)
         for r in zone.resources("AWS::ApiGateway::Method")
     }
 
@@ -47,18 +56,18 @@ def test_routes_are_those_of_the_proxy(dev: Zone) -> None:
     assert set(_methods(dev)) == ROUTES
 
 
-def test_every_method_needs_a_key_and_is_validated(zone: Zone) -> None:
+def test_every_method_is_validated(zone: Zone) -> None:
     validator = zone.one("AWS::ApiGateway::RequestValidator")
     assert validator.properties["ValidateRequestBody"] is True
     assert validator.properties["ValidateRequestParameters"] is True
     for route, method in _methods(zone).items():
-        assert method["ApiKeyRequired"] is True, route
         assert method["RequestValidatorId"] == {"Ref": validator.logical_id}
-        assert ("RequestModels" in method) == (route[0] == "POST")
+        # An engine's own route takes what the engine takes.
+        assert ("RequestModels" in method) == (route[0] == "POST" and route[1] != "/invocations"), route
 
 
 def test_responses_stream_and_end_within_15_minutes(zone: Zone) -> None:
-    (function,) = zone.resources("AWS::Lambda::Function", stack="GatewayStack")
+    function = proxy_function(zone)
     timeout = function.properties["Timeout"]
     assert timeout == zone.plan.environment.gateway.request_timeout_seconds
     for method in _methods(zone).values():
@@ -70,9 +79,14 @@ def test_responses_stream_and_end_within_15_minutes(zone: Zone) -> None:
         assert timeout * 1000 <= integration["TimeoutInMillis"] <= MINUTES_15 * 1000
 
 
-def test_the_api_is_regional(zone: Zone) -> None:
+def test_the_api_is_regional_or_private(zone: Zone) -> None:
     """An edge-optimised API ends a stream that is silent for 30 seconds."""
-    assert zone.one("AWS::ApiGateway::RestApi").properties["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+    configuration = zone.one("AWS::ApiGateway::RestApi").properties["EndpointConfiguration"]
+    if zone.plan.environment.gateway.private:
+        assert configuration["Types"] == ["PRIVATE"]
+        assert len(configuration["VpcEndpointIds"]) == 1
+    else:
+        assert configuration == {"Types": ["REGIONAL"]}
 
 
 def test_the_stage_throttles_and_traces_no_data(zone: Zone) -> None:
@@ -100,50 +114,32 @@ def test_execution_logs_go_to_an_encrypted_group_of_ours(zone: Zone) -> None:
 def test_access_logs_hold_no_queries_headers_keys_or_bodies(zone: Zone) -> None:
     form = zone.one("AWS::ApiGateway::Stage").properties["AccessLogSetting"]["Format"]
     fields = json.loads(form)
-    assert {"requestId", "status", "resourcePath", "apiKeyId", "responseLatency"} <= set(fields)
-    variables = set(re.findall(r"\$context\.[A-Za-z.]+", form))
-    assert not [v for v in variables if re.search(r"identity\.apiKey$|path$|requestOverride|authorizer|\.header", v)]
+    who = {"keys": {"tenant", "keyId"}, "iam": {"userArn"}, "cognito": {"subject"}}
+    assert {"requestId", "status", "resourcePath", "responseLatency"} <= set(fields)
+    assert who[zone.plan.environment.access.method] <= set(fields)
+    variables = set(re.findall(r"\$context\.[A-Za-z._]+", form))
+    known = {f"$context.authorizer.{name}" for name in ("tenant", "key_id", "latency", "claims.sub")}
+    assert {v for v in variables if "authorizer" in v} <= known
+    assert not [v for v in variables if re.search(r"identity\.apiKey$|path$|requestOverride|\.header", v)]
     assert "$input" not in form
 
 
-def test_the_key_has_no_value_here_and_belongs_to_a_limited_plan(zone: Zone) -> None:
-    limits = zone.plan.environment.gateway
-    key = zone.one("AWS::ApiGateway::ApiKey")
-    plan = zone.one("AWS::ApiGateway::UsagePlan")
-    assert "Value" not in key.properties
-    assert plan.properties["Throttle"] == {
-        "RateLimit": limits.rate_limit_per_second,
-        "BurstLimit": limits.burst_limit,
-    }
-    assert plan.properties["Quota"] == {"Limit": limits.monthly_quota, "Period": "MONTH"}
-    assert zone.one("AWS::ApiGateway::UsagePlanKey").properties["KeyId"] == {"Ref": key.logical_id}
-    (stage,) = plan.properties["ApiStages"]
-    assert stage["Stage"] == {"Ref": zone.one("AWS::ApiGateway::Stage").logical_id}
-
-
 @pytest.mark.parametrize(
-    ("model", "body", "valid"),
+    ("body", "valid"),
     [
-        ("ChatCompletion", {"model": "m", "messages": [{"role": "user", "content": "hi"}]}, True),
-        ("ChatCompletion", {"model": "m", "messages": [{"role": "assistant", "content": None}], "stream": None}, True),
-        ("ChatCompletion", {"model": "m", "messages": []}, False),
-        ("ChatCompletion", {"model": "m", "messages": "hi"}, False),
-        ("ChatCompletion", {"model": "m", "messages": [{"content": "hi"}]}, False),
-        ("ChatCompletion", {"messages": [{"role": "user", "content": "hi"}]}, False),
-        ("ChatCompletion", {"model": 1, "messages": [{"role": "user", "content": "hi"}]}, False),
-        ("ChatCompletion", {"model": "m", "messages": [{"role": "user"}], "stream": "yes"}, False),
-        ("ChatCompletion", [], False),
-        ("Generate", {"inputs": "hi"}, True),
-        ("Generate", {"inputs": "hi", "parameters": {"max_new_tokens": 5}, "model": "m"}, True),
-        ("Generate", {"inputs": ["hi"]}, False),
-        ("Generate", {"inputs": ""}, False),
-        ("Generate", {"parameters": {}}, False),
+        ({"model": "m", "messages": []}, True),
+        ({"messages": "what is wrong with it, the function says"}, True),
+        ({}, True),
+        ([], False),
+        ("hi", False),
+        (None, False),
+        (7, False),
     ],
 )
-def test_request_bodies_are_checked(dev: Zone, model: str, body: object, valid: bool) -> None:
+def test_bodies_have_to_be_objects(dev: Zone, body: object, valid: bool) -> None:
     """With a real validator of JSON schemas, as API Gateway applies these models."""
-    schemas = {r.properties["Name"]: r.properties["Schema"] for r in dev.resources("AWS::ApiGateway::Model")}
-    schema = {key: value for key, value in schemas[model].items() if key != "$schema"}
+    (model,) = dev.resources("AWS::ApiGateway::Model")
+    schema = {key: value for key, value in model.properties["Schema"].items() if key != "$schema"}
     assert (not list(StandardValidator(schema).iter_errors(body))) is valid
 
 
@@ -158,16 +154,48 @@ def test_refusals_have_the_shape_of_openais_errors(zone: Zone) -> None:
         assert set(error) == {"message", "type", "param", "code"}
         assert error["message"]
         found[response.properties["ResponseType"]] = response.properties.get("StatusCode")
+    signed = zone.plan.environment.access.method == "iam"
     assert found == {
+        "UNAUTHORIZED": "401",
+        "ACCESS_DENIED": "403",
+        "EXPIRED_TOKEN": "401",
         "INVALID_API_KEY": "403",
-        "MISSING_AUTHENTICATION_TOKEN": "404",
-        "INVALID_SIGNATURE": "404",
+        # Without a signature API Gateway tells an unknown route and an unknown caller by the same word.
+        "MISSING_AUTHENTICATION_TOKEN": "401" if signed else "404",
+        "INVALID_SIGNATURE": "401" if signed else "404",
         "BAD_REQUEST_BODY": "400",
+        "WAF_FILTERED": "403",
         "THROTTLED": "429",
         "QUOTA_EXCEEDED": "429",
+        "AUTHORIZER_FAILURE": "503",
+        "AUTHORIZER_CONFIGURATION_ERROR": "503",
         "DEFAULT_4XX": None,
         "DEFAULT_5XX": None,
     }
+
+
+def test_a_missing_key_is_an_invalid_one_as_openai_says(dev: Zone) -> None:
+    (response,) = [
+        r.properties
+        for r in dev.resources("AWS::ApiGateway::GatewayResponse")
+        if r.properties["ResponseType"] == "UNAUTHORIZED"
+    ]
+    error = json.loads(response["ResponseTemplates"]["application/json"])["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
+    assert "Bearer" in error["message"]
+    assert "x-api-key" in error["message"]
+
+
+def test_users_of_a_pool_are_asked_for_an_id_token(synthesise: Callable[[str], Zone]) -> None:
+    """Without scopes API Gateway takes no access token, and so nothing that client credentials give."""
+    zone = synthesise("pool")
+    assert not [method for method in _methods(zone).values() if "AuthorizationScopes" in method]
+    (response,) = [
+        r.properties
+        for r in zone.resources("AWS::ApiGateway::GatewayResponse")
+        if r.properties["ResponseType"] == "UNAUTHORIZED"
+    ]
+    assert "ID token" in json.loads(response["ResponseTemplates"]["application/json"])["error"]["message"]
 
 
 def test_clients_retry_when_throttled_but_not_when_the_quota_is_gone(dev: Zone) -> None:
@@ -176,19 +204,26 @@ def test_clients_retry_when_throttled_but_not_when_the_quota_is_gone(dev: Zone) 
         for r in dev.resources("AWS::ApiGateway::GatewayResponse")
     }
     assert headers["THROTTLED"] == {"gatewayresponse.header.Retry-After": "'1'"}
+    assert headers["AUTHORIZER_CONFIGURATION_ERROR"] == headers["AUTHORIZER_FAILURE"]
+    assert headers["AUTHORIZER_FAILURE"] == headers["THROTTLED"]
     assert headers["QUOTA_EXCEEDED"] == {"gatewayresponse.header.x-should-retry": "'false'"}
 
 
 def test_the_proxy_starts_under_the_web_adapter(zone: Zone) -> None:
-    (function,) = zone.resources("AWS::Lambda::Function", stack="GatewayStack")
+    function = proxy_function(zone)
     properties, region = function.properties, zone.plan.environment.region
     assert properties["Handler"] == "run.sh"
     assert properties["Runtime"] == "python3.13"
     assert properties["Architectures"] == ["x86_64"]
     assert properties["Layers"] == [f"arn:aws:lambda:{region}:753240598075:layer:LambdaAdapterLayerX86:26"]
-    assert properties["Environment"]["Variables"] == {
+    variables = dict(properties["Environment"]["Variables"])
+    cache = variables.pop("MODELZONE_CACHE_TABLE", None)
+    assert (cache is not None) == zone.plan.caches_answers
+    assert cache is None or text(cache).startswith("<CacheTable")
+    assert variables == {
         "MODELZONE_ENVIRONMENT": zone.name,
         "MODELZONE_REGISTRY_PATH": f"/modelzone/{zone.name}/deployments",
+        "MODELZONE_GATEWAY_PATH": f"/modelzone/{zone.name}/gateway",
         "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
         "AWS_LWA_INVOKE_MODE": "response_stream",
         "AWS_LWA_PORT": "8080",
@@ -218,7 +253,8 @@ def test_outputs_are_the_contract(zone: Zone) -> None:
         stack: {name for name in template.get("Outputs", {}) if not name.startswith("ExportsOutput")}
         for stack, template in zone.templates.items()
     }
-    assert outputs["GatewayStack"] == {"ApiUrl", "ApiId", "StageName", "ApiKeyId"}
+    keys = {"KeysTableName"} if zone.plan.environment.access.method == "keys" else set()
+    assert outputs["GatewayStack"] == {"ApiUrl", "ApiId", "StageName"} | keys
     shared = {"SharedBucketName", "SharedKeyArn", "SharedHubTokenArn"}
     own = zone.plan.environment.model_store is None
     assert outputs["ModelStoreStack"] == {"ModelBucketName", "HubTokenSecretArn"} | (shared if own else set())

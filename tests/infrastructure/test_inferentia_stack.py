@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,6 +19,15 @@ from modelzone.artifacts import artifact_key
 STACK = "InferentiaMixtralStack"
 # The parameters that decide what is compiled, and where it has to run.
 COMPILED = {"ModelId", "ModelRevision", "TensorParallelDegree", "BatchSize", "SequenceLength", "InstanceType"}
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A parameter as the proxy reads it."""
+
+    name: str
+    value: str
+    written: int
 
 
 def _parameters(zone: Zone, stack: str = STACK) -> dict[str, dict[str, Any]]:
@@ -384,7 +394,7 @@ def test_instances_follow_concurrent_requests(zone: Zone) -> None:
 
 def test_the_registry_entry_is_what_the_proxy_reads(zone: Zone) -> None:
     """With the proxy's own reader."""
-    from invoke_proxy.registry import Deployment, Entry  # noqa: PLC0415
+    from invoke_proxy.registry import Deployment  # noqa: PLC0415
 
     for plan in zone.plan.deployments:
         parameter = zone.one("AWS::SSM::Parameter", stack=plan.stack_id)
@@ -392,8 +402,12 @@ def test_the_registry_entry_is_what_the_proxy_reads(zone: Zone) -> None:
         separator, parts = parameter.properties["Value"]["Fn::Join"]
         attributes = {"EndpointName": "the-endpoint", **_answer(zone, plan.stack_id)}
         filled = separator.join(p if isinstance(p, str) else attributes[p["Fn::GetAtt"][1]] for p in parts)
-        read = Deployment.from_entry(Entry(name=parameter.properties["Name"], value=filled, written=1))
-        assert json.loads(filled)["artifact"] == "s3://a-bucket/compiled/model/key/"
+        read = Deployment.from_entry(_Written(name=parameter.properties["Name"], value=filled, written=1))
+        assert all(isinstance(value, str) for value in json.loads(filled).values())
+        assert read.artifact == "s3://a-bucket/compiled/model/key/"
+        assert read.tokenizer == "s3://a-bucket/compiled/model/key/tokenizer.json"
+        assert read.features == plan.features
+        assert read.cache_ttl_seconds == zone.plan.environment.deployments[plan.name].cache.ttl_seconds
         assert read.deployment == plan.name
         assert read.model_id == plan.model.hub_id
         assert read.endpoint_name == "the-endpoint"

@@ -133,8 +133,17 @@ def test_the_real_packages_hold_nothing_of_this_machine() -> None:
     assert not [n for n in names if here in (staged / n).read_bytes()]
 
 
-def test_packages_without_requirements_hold_their_sources_only() -> None:
-    assert {path.name for path in lambda_package.stage("compiled_artifact").iterdir()} == {"compiled_artifact"}
+@pytest.mark.parametrize("name", ["compiled_artifact", "authorizer"])
+def test_packages_without_requirements_hold_their_sources_only(name: str) -> None:
+    assert {path.name for path in lambda_package.stage(name).iterdir()} == {name}
+
+
+@pytest.mark.parametrize("name", ["invoke_proxy", "compiled_artifact", "authorizer"])
+def test_packages_stay_far_below_lambdas_limit(name: str) -> None:
+    """250 MB unpacked, layers included; what is loaded at a cold start should be a fraction of it."""
+    staged = lambda_package.stage(name)
+    size = sum(path.stat().st_size for path in staged.rglob("*") if path.is_file())
+    assert size < 60_000_000
 
 
 def test_what_runs_on_hosts_is_staged_for_their_python(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,22 @@ from infrastructure.support import ROOT
 
 # Package -> packages of this project that it must not import.
 FORBIDDEN = {
-    "modelzone": {"zone_constructs", "stacks", "app", "aws_cdk", "constructs", "invoke_proxy", "compiled_artifact"},
+    "modelzone": {
+        "zone_constructs",
+        "stacks",
+        "app",
+        "aws_cdk",
+        "constructs",
+        "invoke_proxy",
+        "authorizer",
+        "compiled_artifact",
+    },
     "constructs/zone_constructs": {"stacks", "app", "cdk_nag"},
     "stacks": {"app", "cdk_nag"},
-    "lambda/invoke_proxy": {"modelzone", "zone_constructs", "stacks", "compiled_artifact", "compile_job"},
-    "lambda/compiled_artifact": {"modelzone", "zone_constructs", "stacks", "invoke_proxy", "compile_job"},
-    "compile_job": {"modelzone", "zone_constructs", "stacks", "invoke_proxy", "compiled_artifact"},
+    "lambda/invoke_proxy": {"modelzone", "zone_constructs", "stacks", "authorizer", "compiled_artifact", "compile_job"},
+    "lambda/authorizer": {"modelzone", "zone_constructs", "stacks", "invoke_proxy", "compiled_artifact", "compile_job"},
+    "lambda/compiled_artifact": {"modelzone", "zone_constructs", "stacks", "invoke_proxy", "authorizer", "compile_job"},
+    "compile_job": {"modelzone", "zone_constructs", "stacks", "invoke_proxy", "authorizer", "compiled_artifact"},
 }
 
 
