@@ -14,6 +14,7 @@ from modelzone.cli.output import write
 from modelzone.cli.project import Project
 from modelzone.cli.verbs import (
     artifacts,
+    chat,
     compile,  # noqa: A004 - a verb
     cost,
     doctor,
@@ -21,6 +22,7 @@ from modelzone.cli.verbs import (
     environments,
     host,
     instances,
+    keys,
     local,
     models,
     params,
@@ -42,8 +44,8 @@ class Verb(Protocol):
 
 # In the order of the help.
 VERBS: tuple[Verb, ...] = (
-    plan, cost, params, models, engines, instances, environments, profile, doctor, compile, artifacts, host, prices,
-    local,
+    plan, cost, params, models, engines, instances, environments, profile, doctor, compile, artifacts, host, chat, keys,
+    prices, local,
 )  # fmt: skip
 
 _EXAMPLES = examples(
@@ -52,6 +54,7 @@ _EXAMPLES = examples(
     "modelzone params dev mixtral scaling.max_instances=4",
     "modelzone doctor preflight dev",
     "modelzone compile mixtral --follow",
+    "modelzone chat 'What is deep learning?'",
 )
 _STATUSES = "\b\nExit status:\n" + "\n".join(f"  {code.value:>3}  {code.meaning}" for code in ExitCode)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 import time
@@ -16,9 +17,10 @@ from typing import Any
 
 import boto3
 
+from modelzone.client import Client, Conversation, Turn
 from modelzone.errors import ModelzoneError
+from modelzone.keys import Keys
 from modelzone.local.cdk_cli import CdkCli
-from modelzone.local.chat import ChatResult, stream_chat
 from modelzone.local.processes import MemoryWatch, aws_environment, running_emulator, start_emulator
 from modelzone.local.weights import mirror_weights
 from modelzone.local.workspace import ACCOUNT, EmulatorState, Workspace
@@ -27,6 +29,8 @@ from modelzone.planning import EnvironmentPlan, plan_environment
 __all__ = ["Embedded", "MainJob", "run_main_job"]
 
 _MIB_IN_GIB = 1024
+# Whose key is made, where the environment has it.
+_TENANT = "default"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class Embedded:
             aws_access_key_id=ACCOUNT,
             aws_secret_access_key="embedded",  # noqa: S106 - the emulator takes any
         )
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether this project's keys open the gateway."""
+        return self.plan.environment.access.method == "keys"
 
     def set_faults(self, faults: Mapping[str, Any]) -> None:
         """Let things go wrong from now on, until others or none are set; `modelzone.local.host.faults` has them."""
@@ -92,10 +101,51 @@ class Embedded:
 
     @cached_property
     def api_key(self) -> str:
-        """The value of the environment's API key, read from API Gateway as an operator would."""
-        key_id = self.outputs("gateway")["ApiKeyId"]
-        value: str = self.client("apigateway").get_api_key(apiKey=key_id, includeValue=True)["value"]
-        return value
+        """The token of a key of this environment: the one that an earlier run made, or a new one.
+
+        Raises
+        ------
+        ModelzoneError
+            The environment's gateway takes no keys, or is not deployed.
+        """
+        access = self.plan.environment.access
+        if not self.takes_keys:
+            raise ModelzoneError(
+                f"environment {self.plan.environment.name} has access.method {access.method}: its gateway takes no "
+                "keys\n  fix: name an environment with access.method: keys"
+            )
+        table = self.outputs("gateway").get("KeysTableName")
+        if table is None:
+            raise ModelzoneError(f"stack {self.stack_name('gateway')} has no output KeysTableName; run: make local")
+        keys = Keys(self.client("dynamodb"), table, tenants=access.tenants)
+        kept = self._read_token()
+        key = keys.check(kept) if kept else None
+        # An emulator that was started anew knows none of the keys that an earlier one had.
+        if kept and key is not None and key.works(keys.now) and key.tenant in access.tenants:
+            return kept
+        tenant = _TENANT if _TENANT in access.tenants else next(iter(access.tenants))
+        _, token = keys.create(tenant, label="make local")
+        self._keep_token(token.text)
+        return token.text
+
+    @property
+    def _token_file(self) -> Path:
+        return self.workspace.folder / f"api-key-{self.plan.environment.name}"
+
+    def _read_token(self) -> str:
+        try:
+            return self._token_file.read_text(encoding="ascii").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+
+    def _keep_token(self, token: str) -> None:
+        self.workspace.folder.mkdir(parents=True, exist_ok=True)
+        draft = self._token_file.with_suffix(".tmp")
+        draft.unlink(missing_ok=True)
+        # Its owner's alone from the first byte on.
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:  # noqa: PTH123
+            file.write(token)
+        draft.replace(self._token_file)
 
 
 class MainJob:
@@ -183,19 +233,28 @@ def describe_compilation(embedded: Embedded, deployment: str) -> str:
     return f"{deployment}: {uri} was there"
 
 
-def ask(embedded: Embedded, *, prompt: str, model: str) -> ChatResult:
-    """Send one streamed chat request through the deployed API and show the answer as it comes."""
+def ask(embedded: Embedded, *, prompt: str, model: str) -> Turn:
+    """Send one streamed chat request through the deployed API and show the answer as it comes.
+
+    Raises
+    ------
+    ModelzoneError
+        The API refuses, or the answer breaks off.
+    """
     _say(f"POST {embedded.base_url}/chat/completions  model={model}")
     _write(f"\n  you    {prompt}\n  model  ")
-    result = stream_chat(
-        base_url=embedded.base_url, api_key=embedded.api_key, model=model, prompt=prompt, on_text=_write
-    )
+    with Client(embedded.base_url, embedded.api_key, sleep=_wait) as client:
+        turn = Conversation(client, model=model, note=_say).ask(prompt, on_text=_write)
     _write("\n\n")
+    if turn.stopped:
+        raise KeyboardInterrupt
+    if not turn.pieces:
+        raise ModelzoneError(f"{model} answered nothing; its logs: {embedded.workspace.logs}")
     _say(
-        f"streamed in {result.pieces} pieces, the first after {result.first_s * 1000:.0f} ms, "
-        f"all after {result.total_s * 1000:.0f} ms, finish_reason {result.finish_reason}"
+        f"streamed in {turn.pieces} pieces, the first after {(turn.first_seconds or 0) * 1000:.0f} ms, "
+        f"all after {turn.total_seconds * 1000:.0f} ms, finish_reason {turn.answer.finish_reason}"
     )
-    return result
+    return turn
 
 
 def run_main_job(workspace: Workspace, *, environment: str, prompt: str) -> None:
@@ -213,15 +272,23 @@ def run_main_job(workspace: Workspace, *, environment: str, prompt: str) -> None
             embedded, cdk = job.prepare()
         with _step("cdk deploy"):
             job.deploy(embedded, cdk)
-        for plan in job.plan.deployments:
-            ask(embedded, prompt=prompt, model=plan.name)
+        if embedded.takes_keys:
+            for plan in job.plan.deployments:
+                ask(embedded, prompt=prompt, model=plan.name)
     _say(f"done in {time.monotonic() - started:.0f} s, peak memory {memory.peak_mib / _MIB_IN_GIB:.2f} GiB")
     describe(embedded)
 
 
 def describe(embedded: Embedded) -> None:
-    """Print where things are."""
-    rows = [("OpenAI base URL", embedded.base_url), ("API key (x-api-key)", embedded.api_key)]
+    """Print where things are, with lines to paste for OpenAI's clients."""
+    rows = [("OpenAI base URL", embedded.base_url)]
+    if embedded.takes_keys:
+        key = embedded.api_key
+        rows += [
+            ("API key", key),
+            ("OpenAI clients", f"export OPENAI_BASE_URL={embedded.base_url}"),
+            ("", f"export OPENAI_API_KEY={key}"),
+        ]
     rows += [
         (f"endpoint of {plan.name}", embedded.outputs(f"deployment-{plan.name}")["EndpointName"])
         for plan in embedded.plan.deployments
@@ -245,6 +312,11 @@ def _step(name: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     _say(f"{name}: {time.monotonic() - started:.1f} s")
+
+
+def _wait(seconds: float) -> None:
+    _say(f"the API asks to wait {seconds:.0f} s")
+    time.sleep(seconds)
 
 
 def _say(text: str) -> None:

@@ -14,6 +14,17 @@ from modelzone.cli.exits import ExitCode
 from modelzone.cli.options import JsonOption, examples
 from modelzone.cli.output import note, write, write_json
 from modelzone.cli.project import project_root
+from modelzone.cli.verbs.chat import (
+    ContinueOption,
+    MaxTokensOption,
+    ModelOption,
+    PromptArgument,
+    SystemOption,
+    TemperatureOption,
+    converse,
+    given_prompt,
+    local_target,
+)
 from modelzone.errors import ModelzoneError
 
 if TYPE_CHECKING:
@@ -38,7 +49,14 @@ def add_to(app: typer.Typer) -> None:
     for action, lines in (
         (up, ("modelzone local up", "modelzone local up --environment prod --prompt 'Who are you?'")),
         (status, ("modelzone local status", "modelzone local status --json")),
-        (chat, ("modelzone local chat 'What is Modelzone?'", "modelzone local chat --model mixtral 'Who are you?'")),
+        (
+            chat,
+            (
+                "modelzone local chat 'What is Modelzone?'",
+                "modelzone local chat",
+                "modelzone local chat --model mixtral 'Who are you?'",
+            ),
+        ),
         (drill, ("modelzone local drill", "modelzone local drill --kills 100 --seed 7")),
         (down, ("modelzone local down",)),
     ):
@@ -60,12 +78,12 @@ def up(
 
         run_main_job(workspace, environment=environment, prompt=prompt)
     if as_json:
-        write_json(_document(_running(workspace, environment)))
+        write_json(_document(running(workspace, environment)))
 
 
 def status(context: typer.Context, *, environment: _Environment = "dev", as_json: JsonOption = False) -> None:
     """Say what runs and where."""
-    embedded = _running(_workspace(context), environment)
+    embedded = running(_workspace(context), environment)
     if as_json:
         write_json(_document(embedded))
         return
@@ -76,33 +94,21 @@ def status(context: typer.Context, *, environment: _Environment = "dev", as_json
 
 def chat(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask.")],
+    prompt: PromptArgument = None,
     *,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="DEPLOYMENT", help="A deployment; without it the first.")
-    ] = None,
+    model: ModelOption = None,
+    system: SystemOption = None,
+    temperature: TemperatureOption = None,
+    max_tokens: MaxTokensOption = None,
+    go_on: ContinueOption = False,
     environment: _Environment = "dev",
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the deployed API something and print the answer as it comes."""
-    embedded = _running(_workspace(context), environment)
-    names = [plan.name for plan in embedded.plan.deployments]
-    if model is not None and model not in names:
-        raise ModelzoneError(f"environment {environment} has no deployment {model!r}; it has: {', '.join(names)}")
-    with _progress_apart(apart=as_json):
-        from modelzone.local.main_job import ask  # noqa: PLC0415
-
-        result = ask(embedded, prompt=prompt, model=model or names[0])
-    if as_json:
-        answer = {
-            "model": model or names[0],
-            "text": result.text,
-            "pieces": result.pieces,
-            "first_seconds": result.first_s,
-            "total_seconds": result.total_s,
-            "finish_reason": result.finish_reason,
-        }
-        write_json(answer)
+    """Ask the deployed API something and print the answer as it comes: short for `modelzone chat --local`."""
+    embedded = running(_workspace(context), environment)
+    question = given_prompt(prompt, as_json=as_json)
+    parameters = {"temperature": temperature, "max_tokens": max_tokens, "continue_until_stop": go_on}
+    converse(local_target(embedded), question, model=model, system=system, parameters=parameters, as_json=as_json)
 
 
 def drill(
@@ -121,7 +127,7 @@ def drill(
     After each kill: no manifest over an incomplete artifact, no host running, nothing sent or downloaded twice; and the
     next run succeeds. A kill takes 10 to 25 seconds; it needs what "modelzone local up" deploys.
     """
-    embedded = _running(_workspace(context), environment)
+    embedded = running(_workspace(context), environment)
     from modelzone.local.drill import Drill  # noqa: PLC0415
 
     name = model or embedded.plan.deployments[0].name
@@ -191,7 +197,14 @@ def require_running(workspace: Workspace) -> EmulatorState:
     return state
 
 
-def _running(workspace: Workspace, environment: str) -> Embedded:
+def running(workspace: Workspace, environment: str) -> Embedded:
+    """An environment on the embedded AWS that runs.
+
+    Raises
+    ------
+    ModelzoneError
+        None runs, or there is no such environment.
+    """
     state = require_running(workspace)
     from modelzone.local.main_job import Embedded  # noqa: PLC0415
     from modelzone.planning import plan_environment  # noqa: PLC0415
@@ -205,7 +218,7 @@ def _document(embedded: Embedded) -> dict[str, Any]:
     return {
         "environment": embedded.plan.environment.name,
         "base_url": embedded.base_url,
-        "api_key": embedded.api_key,
+        "api_key": embedded.api_key if embedded.takes_keys else None,
         "endpoints": {
             plan.name: embedded.outputs(f"deployment-{plan.name}")["EndpointName"] for plan in embedded.plan.deployments
         },

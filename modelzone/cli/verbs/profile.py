@@ -72,7 +72,10 @@ def add(
     chat_template: Annotated[
         str | None,
         typer.Option(
-            "--chat-template", metavar="NAME", help="How the gateway writes chats for the model: mistral-instruct."
+            "--chat-template",
+            metavar="NAME",
+            help="How the gateway writes chats for the model: mistral-instruct, chatml, zephyr, llama-2-chat or "
+            "llama-3-instruct.",
         ),
     ] = None,
     description: Annotated[

@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import json
 import logging
+import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from ministack.core.responses import StreamingResponse, get_region, new_uuid
+from ministack.core.responses import StreamingResponse, get_region
 from ministack.services import apigateway_v1, lambda_svc
 from ministack.services.cloudformation import provisioners
 
-from modelzone.local.emulator import seams
+from modelzone.local.emulator import authorizers, seams
 from modelzone.local.emulator.asgi import Receive, Send, pump
 from modelzone.local.emulator.functions import is_web_function
 from modelzone.local.emulator.http_client import ChildResponse, ResponseBroken
@@ -54,7 +55,7 @@ def _answered_headers(headers: list[tuple[str, str]]) -> dict[str, Any]:
     grouped: dict[str, Any] = {}
     for name, value in headers:
         grouped.setdefault(_REMAPPED.get(name.lower(), name.lower()), []).append(value)
-    grouped["x-amzn-requestid"] = [new_uuid()]
+    grouped["x-amzn-requestid"] = [authorizers.request_id()]
     return grouped
 
 
@@ -72,7 +73,7 @@ class _Invocation:
         return _error(*(_TIMED_OUT if limit_s <= self._timeout_s else _BAD_GATEWAY))
 
     def _forward(self) -> Any:
-        return self._adapter.forward(self._function, self._config, self._event, request_id=new_uuid())
+        return self._adapter.forward(self._function, self._config, self._event, request_id=str(uuid.uuid4()))
 
     async def buffered(self, limit_s: float) -> GatewayAnswer:
         """The complete answer of a function whose adapter buffers."""
@@ -126,6 +127,7 @@ async def _within(answer: ChildResponse, deadline: float) -> AsyncIterator[bytes
 def _enrich(event: dict[str, Any], api_id: str, headers: dict[str, Any]) -> None:
     """Add what API Gateway's event has beside MiniStack's: the domain, and the API key the request came with."""
     context = event["requestContext"]
+    context["requestId"] = authorizers.request_id()
     context["domainName"] = f"{api_id}.execute-api.{get_region()}.amazonaws.com"
     context["domainPrefix"] = api_id
     given = seams.attribute(apigateway_v1, "_api_key_from_request")(headers)
@@ -316,6 +318,7 @@ def _plain_method_setting_paths() -> None:
 
 def install(*, adapter: WebAdapter) -> None:
     """Complete MiniStack's REST APIs."""
+    authorizers.install()
     original = seams.attribute(apigateway_v1, "_extract_lambda_ref_from_integration_uri")
     seams.replace(apigateway_v1, "_extract_lambda_ref_from_integration_uri", _lambda_reference(original))
     _replace_proxy_invocation(adapter)

@@ -252,6 +252,11 @@ def _put_policy(autoscaling: Any, props: Properties) -> Created:
     return arn, {"Arn": arn}
 
 
+def _associate_firewall(wafv2: Any, props: Properties) -> Created:
+    wafv2.associate_web_acl(WebACLArn=props["WebACLArn"], ResourceArn=props["ResourceArn"])
+    return f"{props['WebACLArn']}|{props['ResourceArn']}", {}
+
+
 def _sagemaker(kind: str, **options: Any) -> ResourceType:
     """A SageMaker type: ``Ref`` is its ARN, and the name is generated when the template gives none."""
     operation = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
@@ -368,6 +373,13 @@ def resource_types(*, hosting: ModelHosting) -> list[ResourceType]:
             ),
             update=lambda autoscaling, _, props: _put_policy(autoscaling, props)[1],
             create_only=("PolicyName", "ScalingTargetId", *_TARGET_KEYS),
+        ),
+        ResourceType(
+            name="AWS::WAFv2::WebACLAssociation",
+            service="wafv2",
+            create=_associate_firewall,
+            delete=lambda wafv2, _, props: wafv2.disassociate_web_acl(ResourceArn=props["ResourceArn"]),
+            create_only=None,
         ),
         _sagemaker("Model"),
         _sagemaker("EndpointConfig"),

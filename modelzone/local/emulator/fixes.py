@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
-from ministack.services import lambda_svc, s3, ssm
+from ministack.services import dynamodb, lambda_svc, s3, ssm
 from ministack.services.cloudformation import provisioners
 
 from modelzone.local.emulator import seams
@@ -196,6 +196,55 @@ def _checksums_of_parts() -> None:
     get = seams.replace(s3, "_get_object", got)
 
 
+def _table_properties() -> None:
+    """Apply the table properties MiniStack's CloudFormation type drops: time to live, encryption, recovery."""
+
+    def complete(table: str, props: Properties) -> None:
+        api = client("dynamodb")
+        encryption = props.get("SSESpecification") or {}
+        if encryption:
+            names = ("SSEType", "KMSMasterKeyId")
+            wanted = {"Enabled": _truth(encryption.get("SSEEnabled")), **_present(encryption, names)}
+            api.update_table(TableName=table, SSESpecification=wanted)
+        recovery = props.get("PointInTimeRecoverySpecification") or {}
+        api.update_continuous_backups(
+            TableName=table,
+            PointInTimeRecoverySpecification={
+                "PointInTimeRecoveryEnabled": _truth(recovery.get("PointInTimeRecoveryEnabled"))
+            },
+        )
+        settings = seams.attribute(dynamodb, "_ttl_settings")
+        expiry = props.get("TimeToLiveSpecification") or {}
+        if expiry.get("AttributeName"):
+            wanted = {"AttributeName": expiry["AttributeName"], "Enabled": _truth(expiry.get("Enabled"))}
+            api.update_time_to_live(TableName=table, TimeToLiveSpecification=wanted)
+        else:
+            settings.pop(table, None)
+
+    seams.after_provisioning("AWS::DynamoDB::Table", complete)
+
+
+def _present(props: Mapping[str, Any], names: tuple[str, ...]) -> Properties:
+    return {name: props[name] for name in names if props.get(name)}
+
+
+def _truth(value: Any) -> bool:
+    return str(value).lower() == "true"
+
+
+def _protected_tables_stay() -> None:
+    """Fail to delete a protected table, as DynamoDB does; MiniStack's CloudFormation type drops it."""
+
+    def delete(table: str, _props: Properties) -> None:
+        try:
+            client("dynamodb").delete_table(TableName=table)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                raise ValueError(f"{error.response['Error']['Message']} (table {table})") from error
+
+    _handlers()["AWS::DynamoDB::Table"]["delete"] = delete
+
+
 def _function_network() -> None:
     """Keep a function's VpcConfig, which MiniStack's CloudFormation type drops."""
 
@@ -242,6 +291,8 @@ def install(*, forget_function: Callable[[str], None]) -> None:
     _checksums_of_parts()
     _auto_delete_objects()
     _secret_ref_is_its_arn()
+    _table_properties()
+    _protected_tables_stay()
     _function_network()
     _deleted_functions_stop(forget_function)
     images = seams.attribute(ssm, "_PUBLIC_AMI_PARAMETERS")
