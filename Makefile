@@ -5,7 +5,7 @@ ENVIRONMENT ?= dev
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test benchmark snapshots diagram constraints images instances clean
+.PHONY: help setup setup-local setup-dev local local-down local-status synth lint test types suites benchmark snapshots diagram constraints images instances clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,17 +34,28 @@ synth: setup ## Write the CloudFormation templates to cdk.out
 lint: setup-dev ## Style and types
 	ruff check .
 	ruff format --check .
+	@$(MAKE) --no-print-directory types
+
+# Types are checked beside the suites, which often wait: two minutes less than one after the other.
+test: setup-dev ## Everything: style, types, all test suites
+	ruff check .
+	ruff format --check .
+	@$(MAKE) --no-print-directory --jobs=2 suites types
+
+types:
 	mypy
 	pyright
 
-test: lint ## Everything: style, types, all test suites
+suites:
 	python -m pytest -n 2 --dist loadfile
 
-benchmark: setup-dev ## Times of planning, of reading logs, of synth, and of publishing and fetching artifacts
+benchmark: setup-dev ## Times of planning, logs, synth, artifacts, and of the gateway beside other proxies
 	python benchmarks/planning.py
 	python benchmarks/doctor_log.py
 	python benchmarks/synth.py
 	python benchmarks/artifacts.py
+	python benchmarks/gateway_streams.py
+	python -m benchmarks.gateway
 
 snapshots: setup-dev ## Accept the templates as they are now
 	python -m pytest tests/infrastructure --snapshot-update

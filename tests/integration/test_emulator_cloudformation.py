@@ -415,3 +415,131 @@ def test_a_change_set_says_what_would_be_replaced(emulator: RunningEmulator, sta
         row["Target"]["Name"]: row["Target"]["RequiresRecreation"] for row in change["ResourceChange"]["Details"]
     }
     assert targets == {"NetworkBorderGroup": "Always", "Tags": "Never"}
+
+
+def table_stack(**properties: Any) -> dict[str, Any]:
+    table = named(
+        "AWS::DynamoDB::Table",
+        KeySchema=[{"AttributeName": "key_id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "key_id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+        **properties,
+    )
+    return {"Key": named("AWS::KMS::Key", KeyPolicy={"Statement": []}), "Table": table}
+
+
+def test_a_table_keeps_what_its_template_says(emulator: RunningEmulator, stacks: Stacks) -> None:
+    tables = emulator.client("dynamodb")
+    full = table_stack(
+        TimeToLiveSpecification={"AttributeName": "purge", "Enabled": True},
+        SSESpecification={"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": attribute("Key", "Arn")},
+        PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
+        DeletionProtectionEnabled=True,
+    )
+    outputs = {"Table": output(ref("Table")), "Key": output(attribute("Key", "Arn"))}
+
+    def described(name: str) -> tuple[Any, ...]:
+        table = tables.describe_table(TableName=name)["Table"]
+        backups = tables.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
+        return (
+            tables.describe_time_to_live(TableName=name)["TimeToLiveDescription"].get("AttributeName"),
+            (table.get("SSEDescription") or {}).get("KMSMasterKeyArn"),
+            backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"],
+            table["DeletionProtectionEnabled"],
+        )
+
+    made = stacks.deploy("table", full, Outputs=outputs)
+    assert described(made["Table"]) == ("purge", made["Key"], "ENABLED", True)
+    tables.put_item(TableName=made["Table"], Item={"key_id": {"S": "a"}})
+
+    emulator.client("cloudformation").delete_stack(StackName="table")
+    assert stacks.settled("table") == "DELETE_FAILED"
+    assert any("deletion protection" in reason for reason in stacks.failures("table"))
+
+    assert stacks.deploy("plain-table", table_stack(), Outputs=outputs)["Table"] != made["Table"]
+    changed = {"AttributeName": "expires", "Enabled": True}
+    updated = stacks.deploy("plain-table", table_stack(TimeToLiveSpecification=changed), Outputs=outputs)
+    assert described(updated["Table"]) == ("expires", None, "DISABLED", False)
+    back = stacks.deploy("plain-table", table_stack(), Outputs=outputs)
+    assert described(back["Table"]) == (None, None, "DISABLED", False)
+    stacks.delete("plain-table")
+    assert updated["Table"] not in tables.list_tables()["TableNames"]
+    assert made["Table"] in tables.list_tables()["TableNames"]
+
+
+def firewalled_api(*, kind: str, **properties: Any) -> dict[str, Any]:
+    policy = {
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": "execute-api:Invoke",
+                "Resource": "execute-api:/*",
+                "Condition": {"IpAddress": {"aws:SourceIp": ["10.0.0.0/8"]}},
+            }
+        ]
+    }
+    visibility = {"CloudWatchMetricsEnabled": True, "MetricName": "all", "SampledRequestsEnabled": False}
+    rate = {"AggregateKeyType": "IP", "Limit": 2000, "EvaluationWindowSec": 300}
+    stage_arn = "arn:aws:apigateway:${AWS::Region}::/restapis/${Api}/stages/${Stage}"
+    return {
+        "Api": named(
+            "AWS::ApiGateway::RestApi",
+            Name="private",
+            EndpointConfiguration={"Types": [kind], **properties},
+            Policy=policy,
+            ApiKeySourceType="AUTHORIZER",
+        ),
+        "Root": named(
+            "AWS::ApiGateway::Method",
+            RestApiId=ref("Api"),
+            ResourceId=attribute("Api", "RootResourceId"),
+            HttpMethod="GET",
+            AuthorizationType="NONE",
+            Integration={"Type": "MOCK"},
+        ),
+        "Deployment": {**named("AWS::ApiGateway::Deployment", RestApiId=ref("Api")), "DependsOn": ["Root"]},
+        "Stage": named("AWS::ApiGateway::Stage", RestApiId=ref("Api"), DeploymentId=ref("Deployment"), StageName="api"),
+        "Acl": named(
+            "AWS::WAFv2::WebACL",
+            Scope="REGIONAL",
+            DefaultAction={"Allow": {}},
+            VisibilityConfig=visibility,
+            Rules=[
+                {
+                    "Name": "rate",
+                    "Priority": 0,
+                    "Action": {"Block": {}},
+                    "Statement": {"RateBasedStatement": rate},
+                    "VisibilityConfig": visibility,
+                }
+            ],
+        ),
+        "Association": named(
+            "AWS::WAFv2::WebACLAssociation", ResourceArn={"Fn::Sub": stage_arn}, WebACLArn=attribute("Acl", "Arn")
+        ),
+    }
+
+
+def test_an_api_may_be_private_with_a_policy_and_a_firewall(emulator: RunningEmulator, stacks: Stacks) -> None:
+    api, firewall = emulator.client("apigateway"), emulator.client("wafv2")
+    outputs = {"Api": output(ref("Api")), "Acl": output(attribute("Acl", "Arn"))}
+    made = stacks.deploy("private", firewalled_api(kind="PRIVATE", VpcEndpointIds=["vpce-1"]), Outputs=outputs)
+    described = api.get_rest_api(restApiId=made["Api"])
+    assert described["endpointConfiguration"] == {"types": ["PRIVATE"], "vpcEndpointIds": ["vpce-1"]}
+    assert "10.0.0.0/8" in described["policy"]
+    assert described["apiKeySource"] == "AUTHORIZER"
+    stage = f"arn:aws:apigateway:{REGION}::/restapis/{made['Api']}/stages/api"
+    assert firewall.get_web_acl_for_resource(ResourceArn=stage)["WebACL"]["ARN"] == made["Acl"]
+
+    template = firewalled_api(kind="REGIONAL")
+    del template["Api"]["Properties"]["ApiKeySourceType"], template["Api"]["Properties"]["Policy"]
+    del template["Association"]
+    stacks.deploy("private", template, Outputs=outputs)
+    described = api.get_rest_api(restApiId=made["Api"])
+    assert (described["endpointConfiguration"], described["apiKeySource"]) == ({"types": ["REGIONAL"]}, "HEADER")
+    assert not described.get("policy")
+    with pytest.raises(ClientError, match="WAFNonexistentItemException"):
+        firewall.get_web_acl_for_resource(ResourceArn=stage)
+    stacks.delete("private")
+    assert firewall.list_web_acls(Scope="REGIONAL")["WebACLs"] == []

@@ -12,6 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from integration.test_emulator_support import (
     RunningEmulator,
     Stacks,
@@ -91,6 +94,27 @@ def handler(event, context):
             "context": {"tenant": "blue"}}
 """
 
+# As the gateway's own: a bearer token or x-api-key, and the answer says by which key the request counts.
+METER = """
+import json
+def handler(event, context):
+    headers = {name.lower(): value for name, value in event["headers"].items()}
+    token = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("x-api-key", "")
+    if token == "fails":
+        raise RuntimeError("no table")
+    if token == "nonsense":
+        return "nonsense"
+    if token not in ("blue", "red", "green", "stranger", "denied"):
+        raise Exception("Unauthorized")
+    api, stage, *_ = event["methodArn"].split("/")
+    statement = {"Action": "execute-api:Invoke", "Effect": "Deny" if token == "denied" else "Allow",
+                 "Resource": f"{api}/{stage}/*"}
+    print("asked", json.dumps(event["requestContext"]))
+    answer = {"principalId": "k1", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+              "context": {"tenant": token, "key_id": "k1", "usageIdentifierKey": "meter-of-the-tenant-blue"}}
+    return answer if token == "green" else {**answer, "usageIdentifierKey": "meter-of-the-tenant-" + token}
+"""
+
 TRUST = {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda"}}]}
 
 
@@ -107,7 +131,8 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEmulat
     environment = {"AWS_PROFILE": "production", "MY_OWN": "secret", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     with running_emulator(tmp_path_factory.mktemp("gateway"), environment=environment) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
-        running.client("s3").put_object(Bucket=BUCKET, Key="auth.zip", Body=zip_of({"auth.py": AUTHORIZER}))
+        authorizers = zip_of({"auth.py": AUTHORIZER, "meter.py": METER})
+        running.client("s3").put_object(Bucket=BUCKET, Key="auth.zip", Body=authorizers)
         yield running
 
 
@@ -493,6 +518,248 @@ def test_a_function_that_does_not_start_is_a_bad_gateway_and_says_why_in_its_log
     assert f"function {name} ended with code 1" in (emulator.state_dir / "logs" / "emulator.log").read_text()
 
 
+def context_of(answer: httpx.Response) -> dict[str, Any]:
+    """The request context that the function got."""
+    headers = [(name.lower(), value) for name, value in answer.json()["headers"].items()]
+    (text,) = [value for name, value in headers if name == "x-amzn-request-context"]
+    context: dict[str, Any] = json.loads(text)
+    return context
+
+
+REFUSALS = {
+    "UNAUTHORIZED": "401",
+    "ACCESS_DENIED": "403",
+    "INVALID_API_KEY": "403",
+    "AUTHORIZER_FAILURE": "503",
+    "QUOTA_EXCEEDED": "429",
+    "DEFAULT_5XX": None,
+}
+
+
+def access_stack(key: str) -> dict[str, Any]:
+    """One API with each way of access: tenants' keys, signatures, a user pool."""
+    authorizer_uri = "arn:aws:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${Meter.Arn}/invocations"
+    proxied = {
+        "Function": function(key, mode="response_stream"),
+        "Meter": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "Runtime": "python3.13",
+                "Handler": "meter.handler",
+                "Code": {"S3Bucket": BUCKET, "S3Key": "auth.zip"},
+                "Role": attribute("Role", "Arn"),
+            },
+        },
+        "Keys": resource("keys"),
+        "Signed": resource("signed"),
+        "Users": resource("users"),
+    }
+    for name, ttl in (("Fresh", 0), ("Cached", 300)):
+        source = {} if ttl == 0 else {"IdentitySource": "method.request.header.Authorization"}
+        proxied[name] = {
+            "Type": "AWS::ApiGateway::Authorizer",
+            "Properties": {
+                "RestApiId": {"Ref": "Api"},
+                "Name": name,
+                "Type": "REQUEST",
+                "AuthorizerUri": {"Fn::Sub": authorizer_uri},
+                "AuthorizerResultTtlInSeconds": ttl,
+                **source,
+            },
+        }
+    proxied["Pool"] = {
+        "Type": "AWS::Cognito::UserPool",
+        "Properties": {"Schema": [{"Name": "tenant", "AttributeDataType": "String", "Mutable": True}]},
+    }
+    proxied["PoolClient"] = {
+        "Type": "AWS::Cognito::UserPoolClient",
+        "Properties": {"UserPoolId": {"Ref": "Pool"}, "ExplicitAuthFlows": ["ALLOW_ADMIN_USER_PASSWORD_AUTH"]},
+    }
+    proxied["People"] = {
+        "Type": "AWS::ApiGateway::Authorizer",
+        "Properties": {
+            "RestApiId": {"Ref": "Api"},
+            "Name": "people",
+            "Type": "COGNITO_USER_POOLS",
+            "IdentitySource": "method.request.header.Authorization",
+            "ProviderARNs": [attribute("Pool", "Arn")],
+        },
+    }
+    keyed = {"AuthorizationType": "CUSTOM", "ApiKeyRequired": True}
+    proxied["KeysPost"] = method("Function", {"Ref": "Keys"}, verb="POST", AuthorizerId={"Ref": "Fresh"}, **keyed)
+    proxied["KeysGet"] = method("Function", {"Ref": "Keys"}, verb="GET", AuthorizerId={"Ref": "Cached"}, **keyed)
+    proxied["SignedGet"] = method("Function", {"Ref": "Signed"}, verb="GET", AuthorizationType="AWS_IAM")
+    proxied["UsersGet"] = method(
+        "Function",
+        {"Ref": "Users"},
+        verb="GET",
+        AuthorizationType="COGNITO_USER_POOLS",
+        AuthorizerId={"Ref": "People"},
+    )
+    for kind, status in REFUSALS.items():
+        proxied[kind.replace("_", "")] = {
+            "Type": "AWS::ApiGateway::GatewayResponse",
+            "Properties": {
+                "RestApiId": {"Ref": "Api"},
+                "ResponseType": kind,
+                **({"StatusCode": status} if status else {}),
+                "ResponseTemplates": {"application/json": f'{{"mine":"{kind}","type":"$context.error.responseType"}}'},
+            },
+        }
+    made = api_of(proxied)
+    made["Api"]["Properties"]["ApiKeySourceType"] = "AUTHORIZER"
+    made["Deployment"]["DependsOn"] += [kind.replace("_", "") for kind in REFUSALS]
+    stage = {"ApiId": {"Ref": "Api"}, "Stage": {"Ref": "Stage"}}
+    for tenant, limit in (("blue", 1000), ("red", 2)):
+        made[f"{tenant}Key"] = {
+            "Type": "AWS::ApiGateway::ApiKey",
+            "Properties": {"Enabled": True, "Value": f"meter-of-the-tenant-{tenant}"},
+        }
+        made[f"{tenant}Plan"] = {
+            "Type": "AWS::ApiGateway::UsagePlan",
+            "Properties": {"ApiStages": [stage], "Quota": {"Limit": limit, "Period": "MONTH"}},
+        }
+        made[f"{tenant}PlanKey"] = {
+            "Type": "AWS::ApiGateway::UsagePlanKey",
+            "Properties": {
+                "KeyId": {"Ref": f"{tenant}Key"},
+                "KeyType": "API_KEY",
+                "UsagePlanId": {"Ref": f"{tenant}Plan"},
+            },
+        }
+    return made
+
+
+class Access:
+    """The API of :func:`access_stack`."""
+
+    def __init__(self, emulator: RunningEmulator, stacks: Stacks) -> None:
+        names = ("Api", "Pool", "PoolClient", "blueKey", "redKey", "Fresh", "Cached", "Meter")
+        outputs = {name: output({"Ref": name}) for name in names}
+        self.outputs = stacks.deploy("access", access_stack(upload(emulator, "1")), Outputs=outputs)
+        self.url = emulator.api(self.outputs["Api"], "")
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def ask(self, token: str = "", *, verb: str = "POST", **headers: str) -> httpx.Response:
+        given = {"authorization": f"Bearer {token}"} if token else {}
+        return self.http.request(verb, "/keys", headers={**given, **headers})
+
+
+@pytest.fixture(scope="module")
+def access(emulator: RunningEmulator, stacks: Stacks) -> Iterator[Access]:
+    made = Access(emulator, stacks)
+    with made.http:
+        yield made
+
+
+@pytest.mark.parametrize("headers", [{"authorization": "Bearer blue"}, {"x-api-key": "blue"}])
+def test_a_request_counts_by_the_key_that_the_authorizer_answers(access: Access, headers: dict[str, str]) -> None:
+    answer = access.http.post("/keys", headers=headers)
+    assert answer.status_code == 200
+    context = context_of(answer)
+    assert context["authorizer"].pop("integrationLatency") >= 0
+    expected = {"tenant": "blue", "key_id": "k1", "usageIdentifierKey": "meter-of-the-tenant-blue", "principalId": "k1"}
+    assert context["authorizer"] == expected
+    assert context["identity"]["apiKeyId"] == access.outputs["blueKey"]
+    assert answer.headers["x-amzn-requestid"] == context["requestId"]
+
+
+def test_a_usage_plan_s_key_in_a_header_opens_nothing(access: Access) -> None:
+    """With an authorizer as the source, x-api-key is one header among others."""
+    refused = access.ask(**{"x-api-key": "meter-of-the-tenant-blue"})
+    assert (refused.status_code, refused.json()["mine"]) == (401, "UNAUTHORIZED")
+    for token in ("stranger", "green"):  # a key that no plan has; no key at all, though the context looks like one
+        answer = access.ask(token, **{"x-api-key": "meter-of-the-tenant-blue"})
+        assert (answer.status_code, answer.json()["mine"]) == (403, "INVALID_API_KEY")
+
+
+@pytest.mark.parametrize("verb", ["POST", "GET"])
+def test_a_tenant_s_quota_is_its_own(access: Access, emulator: RunningEmulator, verb: str) -> None:
+    """Also when the authorizer's answer comes from the cache (GET): every request is counted."""
+    wanted = [200, 200, 429] if verb == "POST" else [429]  # the quota is used up by then
+    answers = [access.ask("red", verb=verb) for _ in wanted]
+    assert [answer.status_code for answer in answers] == wanted
+    assert answers[-1].json()["mine"] == "QUOTA_EXCEEDED"
+    other = [access.ask("blue", verb=verb) for _ in range(2)]
+    assert [context_of(answer)["identity"]["apiKeyId"] for answer in other] == [access.outputs["blueKey"]] * 2
+
+
+def test_an_authorizer_without_identity_sources_is_asked_every_time(access: Access, emulator: RunningEmulator) -> None:
+    described = emulator.client("apigateway").get_authorizers(restApiId=access.outputs["Api"])["items"]
+    by_name = {row["name"]: row for row in described}
+    assert not by_name["Fresh"]["identitySource"]
+    assert by_name["Cached"]["identitySource"] == "method.request.header.Authorization"
+    assert emulator.client("apigateway").get_rest_api(restApiId=access.outputs["Api"])["apiKeySource"] == "AUTHORIZER"
+    log = emulator.state_dir / "logs" / f"function-{access.outputs['Meter']}.log"
+
+    def asked() -> list[dict[str, Any]]:
+        return [json.loads(line.partition(" ")[2]) for line in log.read_text().splitlines() if line.startswith("asked")]
+
+    before = len(asked())
+    answers = [access.ask("blue"), access.ask("blue")]
+    wait_until(lambda: len(asked()) == before + 2)
+    assert [row["requestId"] for row in asked()[before:]] == [context_of(answer)["requestId"] for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "kind", "said"),
+    [
+        ("", 401, "UNAUTHORIZED", "UNAUTHORIZED"),
+        ("unknown", 401, "UNAUTHORIZED", "UNAUTHORIZED"),
+        ("denied", 403, "ACCESS_DENIED", "ACCESS_DENIED"),
+        ("fails", 503, "AUTHORIZER_FAILURE", "AUTHORIZER_FAILURE"),
+        # API Gateway calls this one by another name.
+        ("nonsense", 500, "DEFAULT_5XX", "API_CONFIGURATION_ERROR"),
+    ],
+)
+def test_refusals_are_written_in_the_api_s_words(access: Access, token: str, status: int, kind: str, said: str) -> None:
+    answer = access.ask(token)
+    assert (answer.status_code, answer.json()) == (status, {"mine": kind, "type": said})
+
+
+def test_a_caller_cannot_give_a_context_itself(access: Access) -> None:
+    forged = json.dumps({"authorizer": {"tenant": "red"}, "identity": {"userArn": "arn:aws:iam::1:root"}})
+    for name in ("x-amzn-request-context", "X-Amzn-Request-Context", "X-AMZN-REQUEST-CONTEXT"):
+        answer = access.ask("blue", **{name: forged, "x-amzn-lambda-context": forged})
+        assert context_of(answer)["authorizer"]["tenant"] == "blue"
+        assert forged not in answer.json()["headers"].values()
+
+
+def test_a_signed_request_names_its_principal(access: Access, emulator: RunningEmulator) -> None:
+    assert access.http.get("/signed").status_code == 403
+    trust = {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}]}
+    role = emulator.client("iam").create_role(RoleName="caller", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    session = emulator.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="me")["Credentials"]
+    credentials = Credentials(session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
+    request = AWSRequest("GET", f"{access.url}/signed")
+    SigV4Auth(credentials, "execute-api", "us-east-1").add_auth(request)
+
+    answer = access.http.get("/signed", headers=dict(request.headers))
+    identity = context_of(answer)["identity"]
+    assert identity["userArn"] == "arn:aws:sts::000000000000:assumed-role/caller/me"
+    assert identity["accountId"] == "000000000000"
+
+
+def test_a_user_s_claims_reach_the_function(access: Access, emulator: RunningEmulator) -> None:
+    pool, cognito = access.outputs["Pool"], emulator.client("cognito-idp")
+    attributes = [{"Name": "custom:tenant", "Value": "grün"}, {"Name": "email", "Value": "me@example.org"}]
+    cognito.admin_create_user(UserPoolId=pool, Username="me", UserAttributes=attributes)
+    cognito.admin_set_user_password(UserPoolId=pool, Username="me", Password="Secret-1234", Permanent=True)
+    token = cognito.admin_initiate_auth(
+        UserPoolId=pool,
+        ClientId=access.outputs["PoolClient"],
+        AuthFlow="ADMIN_USER_PASSWORD_AUTH",
+        AuthParameters={"USERNAME": "me", "PASSWORD": "Secret-1234"},
+    )["AuthenticationResult"]["IdToken"]
+
+    answer = access.http.get("/users", headers={"authorization": f"Bearer {token}"})
+    claims = context_of(answer)["authorizer"]["claims"]
+    assert (claims["custom:tenant"], claims["email"]) == ("grün", "me@example.org")
+    for forged in ("", token[:-8] + "AAAAAAAA", "a.b.c"):
+        refused = access.http.get("/users", headers={"authorization": f"Bearer {forged}"} if forged else {})
+        assert (refused.status_code, refused.json()["mine"]) == (401, "UNAUTHORIZED")
+
+
 def test_an_authorizer_decides_before_the_stream_starts(emulator: RunningEmulator, stacks: Stacks) -> None:
     authorizer_uri = "arn:aws:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${Auth.Arn}/invocations"
     made = plain_stack(emulator, mode="response_stream", transfer=STREAM)
@@ -523,8 +790,9 @@ def test_an_authorizer_decides_before_the_stream_starts(emulator: RunningEmulato
         denied = http.get("/x", headers={"authorization": "guess"})
         assert (denied.status_code, "explicit deny" in denied.json()["Message"]) == (403, True)
         allowed = http.get("/x", headers={"authorization": "let-me-in"})
-        context = json.loads({k.lower(): v for k, v in allowed.json()["headers"].items()}["x-amzn-request-context"])
-        assert context["authorizer"] == {"tenant": "blue", "principalId": "me"}
+        authorizer = context_of(allowed)["authorizer"]
+        assert authorizer.pop("integrationLatency") >= 0
+        assert authorizer == {"tenant": "blue", "principalId": "me"}
 
 
 def test_a_web_function_can_be_invoked_with_an_event(emulator: RunningEmulator, stacks: Stacks) -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from modelzone.doctor.checks.base import Context, Kind, Outcome
 from modelzone.doctor.checks.network import existing_vpcs, route_tables
-from modelzone.planning.network import INTERFACE_ENDPOINTS
+from modelzone.planning.network import API_ENDPOINT, interface_endpoints
 
 if TYPE_CHECKING:
     from modelzone.settings.environment import ExistingVpc
 
 __all__ = ["KINDS"]
 
-_S3 = "s3"
+_S3, _DYNAMODB = "s3", "dynamodb"
 
 
 def _found(context: Context, vpc: ExistingVpc) -> dict[str, list[Mapping[str, Any]]]:
@@ -33,11 +33,12 @@ def _found(context: Context, vpc: ExistingVpc) -> dict[str, list[Mapping[str, An
 
 
 def _endpoints(context: Context, vpc: ExistingVpc) -> Outcome:
+    wanted = interface_endpoints(context.plan.environment)
     found = _found(context, vpc)
     # AWS always tells; what an emulator leaves out, here and of the groups, is not held against the VPC.
     named = {service for service, rows in found.items() if any(row.get("PrivateDnsEnabled", True) for row in rows)}
     if vpc.create_endpoints:
-        twice = sorted(named & set(INTERFACE_ENDPOINTS))
+        twice = sorted(named & set(wanted))
         if twice:
             return Outcome(
                 "fail",
@@ -45,22 +46,35 @@ def _endpoints(context: Context, vpc: ExistingVpc) -> Outcome:
                 "set network.existing_vpc.create_endpoints: false, and name their security group",
             )
         return Outcome("ok", "none that the stacks make is there yet")
-    missing = [service for service in INTERFACE_ENDPOINTS if service not in named]
+    # That of the API has clients of its own, so a group of its own; the file names it.
+    ours = [service for service in wanted if service != API_ENDPOINT]
+    missing = [service for service in ours if service not in named]
     problems = [f"no interface endpoint with private DNS of {', '.join(missing)}"] if missing else []
-    strange = [service for service in INTERFACE_ENDPOINTS if service in named and not _guarded(found[service], vpc)]
+    strange = [service for service in ours if service in named and not _guarded(found[service], vpc)]
     if strange:
         problems.append(f"{vpc.endpoint_security_group_id} is not a security group of {', '.join(strange)}")
-    routed = {table for row in found.get(_S3, []) for table in row.get("RouteTableIds", [])}
-    without = sorted({str(table) for table in route_tables(context, vpc)[0].values() if table not in routed})
-    if without:
-        problems.append(f"no gateway endpoint of S3 in {', '.join(without)}")
+    if API_ENDPOINT in wanted:
+        those = {row.get("VpcEndpointId") for row in found.get(API_ENDPOINT, [])}
+        if vpc.execute_api_endpoint_id not in those:
+            problems.append(f"{vpc.execute_api_endpoint_id} is no interface endpoint of {API_ENDPOINT} in the VPC")
+    gateways = {_S3: "S3"} | ({_DYNAMODB: "DynamoDB"} if context.plan.caches_answers else {})
+    tables = sorted({str(table) for table in route_tables(context, vpc)[0].values()})
+    for service, title in gateways.items():
+        routed = {table for row in found.get(service, []) for table in row.get("RouteTableIds", [])}
+        without = [table for table in tables if table not in routed]
+        if without:
+            problems.append(f"no gateway endpoint of {title} in {', '.join(without)}")
     if problems:
         return Outcome(
             "fail",
             "; ".join(problems),
             "add what is missing, or let the stacks make all: network.existing_vpc.create_endpoints: true",
         )
-    return Outcome("ok", f"all {len(INTERFACE_ENDPOINTS)} interface endpoints and S3's gateway endpoint are there")
+    return Outcome(
+        "ok",
+        f"all {len(wanted)} interface endpoints and the gateway endpoint{'s'[: len(gateways) - 1]} of "
+        f"{' and '.join(gateways.values())} are there",
+    )
 
 
 def _guarded(rows: list[Mapping[str, Any]], vpc: ExistingVpc) -> bool:
