@@ -47,7 +47,7 @@ types:
 	pyright
 
 suites:
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 3 --dist loadfile
 
 benchmark: setup-dev ## Times of planning, logs, synth, artifacts, and of the gateway beside other proxies
 	python benchmarks/planning.py

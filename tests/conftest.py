@@ -1,4 +1,4 @@
-"""Order of the suites: ``make test`` gives each of two workers one file after another, the longest first."""
+"""Order of the suites: ``make test`` gives each of three workers one file after another, the longest first."""
 
 from __future__ import annotations
 

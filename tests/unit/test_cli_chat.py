@@ -419,6 +419,8 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_not_the_program(server: Gatew
         terminal.type("And?\n")
         terminal.until(r"Hello there\.\r?\n\[stop, 3 tokens")
         assert server.seen[1].body["messages"][1]["content"].startswith("Hel")
+        # An end that is typed before the prompt is there is lost: the line editor takes the terminal over first.
+        terminal.until(r"> ")
         terminal.type("\x04")
         assert terminal.status() == ExitCode.DONE
     forever.set()

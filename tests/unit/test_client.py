@@ -468,7 +468,8 @@ def test_a_connection_that_breaks_while_a_request_is_written_is_replaced(server:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve, args=(listening,))
+        listening.settimeout(10)
+        thread = threading.Thread(target=serve, args=(listening,), daemon=True)
         thread.start()
         with Client(f"http://127.0.0.1:{listening.getsockname()[1]}", KEY, timeout=10) as client:
             assert client.chat("x").text == "Hi"
