@@ -6,10 +6,9 @@ with an exception of SageMaker's): each must end with an error event within a se
 ``[DONE]``. Tokens carry the time at which the endpoint sent them, so the table also says how long they were on the way.
 Ends with status 1 when anything is not so.
 
-Without ``--base-url`` the proxy is started as shipped over a fake SageMaker. With it, the streams go through that
-gateway; its endpoint must be one that counts when it is asked to, as the fake's ``/invocations`` does
-(``python -m tests.gateway.fake_aws --world FILE`` in a model server's place), and must run on this machine, because
-times are compared.
+The proxy is started as shipped over a fake SageMaker. With ``--deployed`` the streams go all the way: an environment is
+deployed to the embedded AWS with the CDK CLI, with the same counting fake in the model server's place, and asked
+through the API with a key. There the emulator, one Python process, takes most of the time.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
@@ -41,6 +41,17 @@ from tests.gateway.scripts import Cut, numbered_prompt  # noqa: E402
 
 KILLS = ("reset", "close", "end", "exception")
 GOAL_SECONDS = 1.0
+_ENVIRONMENT = """
+name: streams
+description: many streams at once
+region: us-east-1
+retain_data: false
+network:
+  new_vpc: {cidr: 10.43.0.0/16, zones: 2}
+gateway: {rate_limit_per_second: 1000, burst_limit: 1000}
+deployments:
+  mixtral: {profile: mixtral-8x7b-instruct}
+"""
 TIMEOUT_SECONDS = 300.0
 
 
@@ -75,7 +86,7 @@ def chat_request(target: Target, *, tokens: int, pace: float, cut: Cut | None = 
         "stream": True,
         "temperature": 0,
     }
-    return post("/v1/chat/completions", json.dumps(body).encode(), target.headers)
+    return post(f"{urlsplit(target.url).path}/v1/chat/completions", json.dumps(body).encode(), target.headers)
 
 
 async def one_stream(target: Target, request: bytes) -> tuple[Answer, NumberedReader]:
@@ -197,6 +208,21 @@ def own_target() -> Iterator[Target]:
         yield Target(url=proxy.url, headers={CONTEXT_HEADER: request_context("default")}, model="gpu")
 
 
+@contextlib.contextmanager
+def deployed_target() -> Iterator[Target]:
+    """Deploy an environment whose endpoint counts, with limits that these streams do not meet."""
+    from tests.gateway.deployed import counting_model_server, deployed  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (
+            counting_model_server(folder),
+            deployed(folder, name="streams", environment=_ENVIRONMENT) as embedded,
+        ):
+            headers = {"authorization": f"Bearer {embedded.api_key}"}
+            yield Target(url=embedded.base_url.removesuffix("/v1"), headers=headers, model="mixtral")
+
+
 def milliseconds(values: Sequence[float]) -> str:
     """Return a distribution in milliseconds."""
     if not values:
@@ -238,16 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--pace", type=float, default=0.05, help="seconds between the tokens of a stream")
     parser.add_argument("--together", type=int, default=20, help="how many of the killed streams run at once")
-    parser.add_argument("--base-url", help="a gateway that runs, without /v1")
-    parser.add_argument("--key", help="its key; better in MODELZONE_API_KEY, which no list of processes shows")
-    parser.add_argument("--model", default="gpu")
+    parser.add_argument("--deployed", action="store_true", help="through an environment on the embedded AWS")
     options = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
-        if options.base_url:
-            key = options.key or os.environ.get("MODELZONE_API_KEY", "")
-            target = Target(url=options.base_url, headers={"authorization": f"Bearer {key}"}, model=options.model)
-        else:
-            target = stack.enter_context(own_target())
+        target = stack.enter_context(deployed_target() if options.deployed else own_target())
         streams = asyncio.run(run_streams(target, streams=options.streams, tokens=options.tokens, pace=options.pace))
         kills = asyncio.run(
             run_kills(

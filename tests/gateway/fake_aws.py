@@ -479,8 +479,12 @@ def in_thread(service: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
 
 
 def main() -> None:
-    """Serve the world of a file (`parameters`, and `dialects` by endpoint) until the standard input closes."""
+    """Serve the world of a file (`parameters`, and `dialects` by endpoint) until the standard input closes.
+
+    With a model's folder it is a container, which serves until it is ended.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--model-dir", help="what a model server is given; not read")
     parser.add_argument("--world", required=True, type=Path)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     options = parser.parse_args()
@@ -492,7 +496,7 @@ def main() -> None:
         async with serve(aws, port=options.port) as port:
             sys.stdout.write(f"{port}\n")
             sys.stdout.flush()
-            await asyncio.to_thread(sys.stdin.read)
+            await (asyncio.Event().wait() if options.model_dir else asyncio.to_thread(sys.stdin.read))
 
     asyncio.run(run())
 

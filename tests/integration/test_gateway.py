@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -24,9 +23,8 @@ import pytest
 
 from authorizer.meters import meter_key
 from modelzone.keys import Keys
-from modelzone.local.main_job import Embedded, MainJob
-from modelzone.local.processes import stop_everything
-from modelzone.local.workspace import Workspace
+from modelzone.local.main_job import Embedded
+from tests.gateway.deployed import deployed
 from tests.gateway.places import PINS, run_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,43 +60,10 @@ deployments:
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 
 
-def project(folder: Path) -> Path:
-    """A checkout with this environment only; app.py is a copy, because it reads the environments beside itself."""
-    folder.mkdir()
-    for name in (
-        "models",
-        "stacks",
-        "constructs",
-        "lambda",
-        "compile_job",
-        "modelzone",
-        "node_modules",
-        "package.json",
-    ):
-        (folder / name).symlink_to(ROOT / name)
-    for name in ("app.py", "cdk.json", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "environments").mkdir()
-    (folder / "environments" / "gate.yaml").write_text(ENVIRONMENT, encoding="utf-8")
-    return folder
-
-
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    folder = tmp_path_factory.mktemp("gate")
-    workspace = Workspace(project(folder / "project"), folder / "embedded")
-    try:
-        yield workspace
-    finally:
-        stop_everything(workspace)
-
-
-@pytest.fixture(scope="module")
-def embedded(workspace: Workspace) -> Embedded:
-    job = MainJob(workspace, environment="gate")
-    embedded, cdk = job.prepare()
-    job.deploy(embedded, cdk)
-    return embedded
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    with deployed(tmp_path_factory.mktemp("gate"), name="gate", environment=ENVIRONMENT) as embedded:
+        yield embedded
 
 
 @pytest.fixture(scope="module")

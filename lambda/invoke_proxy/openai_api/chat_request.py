@@ -12,7 +12,7 @@ from invoke_proxy.generation import Generation
 
 from .fields import Fields, Harmless, refused
 from .messages import parse_messages, plain_messages, uses_tools
-from .sampling import Extensions, Sampling, check_max_tokens, not_supported, only_one, parse_stream_options
+from .sampling import Asked, Extensions, Sampling, check_max_tokens, not_supported, only_one, parse_stream_options
 from .tools import parse_response_format, parse_tool_choice, parse_tools
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ HARMLESS: Harmless = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatRequest:
+class ChatRequest(Asked):
     """A checked chat request. None means: the client left it to the engine, or to the gateway's default model.
 
     `messages` are OpenAI's objects, see `parse_messages`. `continue_final` is vLLM's ``continue_final_message``: the
@@ -57,7 +57,6 @@ class ChatRequest:
     include_usage: bool
     max_tokens: int | None
     max_tokens_param: str
-    sampling: Sampling
     logprobs: bool
     top_logprobs: int
     tools: tuple[Mapping[str, Any], ...]
@@ -65,27 +64,6 @@ class ChatRequest:
     parallel_tool_calls: bool | None
     response_format: Mapping[str, Any] | None
     continue_final: bool
-    extensions: Extensions
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """The texts before which the answer ends."""
-        return self.sampling.stop
-
-    @property
-    def continue_until_stop(self) -> bool:
-        """Whether an answer that ends at its limit of tokens is continued."""
-        return self.extensions.continue_until_stop
-
-    @property
-    def max_continuations(self) -> int:
-        """How many requests an answer may take when it is continued, the first included."""
-        return self.extensions.max_continuations
-
-    @property
-    def confidence(self) -> bool:
-        """Whether the answer says how sure the model was."""
-        return self.extensions.confidence
 
     def generation(self, deployment: Deployment) -> Generation:
         """Return what is asked of the deployment: its messages, or the text that its template makes of them.

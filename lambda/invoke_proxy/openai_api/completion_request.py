@@ -10,7 +10,7 @@ from invoke_proxy.errors import bad_request
 from invoke_proxy.generation import Generation
 
 from .fields import Fields, Harmless, missing, refused, require_text, wrong_type
-from .sampling import Extensions, Sampling, check_max_tokens, not_supported, only_one, parse_stream_options
+from .sampling import Asked, Extensions, Sampling, check_max_tokens, not_supported, only_one, parse_stream_options
 from .tools import parse_response_format
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ HARMLESS: Harmless = {"echo": (False,), "suffix": ("",)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionRequest:
+class CompletionRequest(Asked):
     """A checked completion request. None means: the client left it to the engine, or to the default model.
 
     `logprobs` is how many likelier tokens come beside each token's own log probability; None for no log probabilities.
@@ -38,30 +38,8 @@ class CompletionRequest:
     stream: bool
     include_usage: bool
     max_tokens: int | None
-    sampling: Sampling
     logprobs: int | None
     response_format: Mapping[str, Any] | None
-    extensions: Extensions
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """The texts before which the answer ends."""
-        return self.sampling.stop
-
-    @property
-    def continue_until_stop(self) -> bool:
-        """Whether an answer that ends at its limit of tokens is continued."""
-        return self.extensions.continue_until_stop
-
-    @property
-    def max_continuations(self) -> int:
-        """How many requests an answer may take when it is continued, the first included."""
-        return self.extensions.max_continuations
-
-    @property
-    def confidence(self) -> bool:
-        """Whether the answer says how sure the model was."""
-        return self.extensions.confidence
 
     def generation(self, deployment: Deployment) -> Generation:
         """Return what is asked of the deployment.

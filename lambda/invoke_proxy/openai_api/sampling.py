@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from invoke_proxy.registry import Deployment
 
 __all__ = [
+    "Asked",
     "Extensions",
     "Sampling",
     "check_max_tokens",
@@ -159,6 +160,34 @@ def only_one(fields: Fields, name: str, *, low: int) -> None:
     """Refuse to give, or to choose from, several answers."""
     if (fields.integer(name, low=low) or 1) != 1:
         raise bad_request(f"{name} must be 1: the engines behind this gateway give one answer per request.", param=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the requests of all routes that generate have in common."""
+
+    sampling: Sampling
+    extensions: Extensions
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The texts at which the answer ends."""
+        return self.sampling.stop
+
+    @property
+    def continue_until_stop(self) -> bool:
+        """Whether an answer that ends at its limit of tokens is continued."""
+        return self.extensions.continue_until_stop
+
+    @property
+    def max_continuations(self) -> int:
+        """How many requests an answer may take when it is continued, the first included."""
+        return self.extensions.max_continuations
+
+    @property
+    def confidence(self) -> bool:
+        """Whether the answer says how sure the model was."""
+        return self.extensions.confidence
 
 
 def check_max_tokens(max_tokens: int | None, deployment: Deployment, *, param: str) -> None:

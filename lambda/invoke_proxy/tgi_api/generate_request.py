@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from invoke_proxy.errors import ApiError, bad_request
 from invoke_proxy.generation import Generation
 from invoke_proxy.openai_api.fields import Fields, refused, require_list, require_object, require_text, wrong_type
-from invoke_proxy.openai_api.sampling import Extensions, Sampling, check_max_tokens, not_supported
+from invoke_proxy.openai_api.sampling import Asked, Extensions, Sampling, check_max_tokens, not_supported
 
 if TYPE_CHECKING:
     from invoke_proxy.registry import Deployment
@@ -39,7 +39,7 @@ MAJORITY_SIGN_METHODS = ("total", "frequency")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateRequest:
+class GenerateRequest(Asked):
     """A checked request of TGI's. None means: the client left it to the engine, or to the default model.
 
     `extra` has the parameters that only TGI and LoRAX know, see `Generation.extra`; not shown, because it may hold a
@@ -52,39 +52,17 @@ class GenerateRequest:
     details: bool
     return_full_text: bool
     max_new_tokens: int | None
-    sampling: Sampling
     greedy: bool
     top_n_tokens: int
     response_format: Mapping[str, Any] | None
     decoder_input_details: bool
-    extensions: Extensions
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     format_name: str = "grammar"
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """The texts with which the answer ends."""
-        return self.sampling.stop
 
     @property
     def best_of(self) -> int:
         """How many answers are made to choose the likeliest of."""
         return int(self.extra.get("best_of", 1))
-
-    @property
-    def continue_until_stop(self) -> bool:
-        """Whether an answer that ends at its limit of tokens is continued."""
-        return self.extensions.continue_until_stop
-
-    @property
-    def max_continuations(self) -> int:
-        """How many requests an answer may take when it is continued, the first included."""
-        return self.extensions.max_continuations
-
-    @property
-    def confidence(self) -> bool:
-        """Whether the answer says how sure the model was."""
-        return self.extensions.confidence
 
     @property
     def extended(self) -> bool:
