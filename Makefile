@@ -47,7 +47,7 @@ types:
 	pyright
 
 suites:
-	python -m pytest -n 3 --dist loadfile
+	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25
 
 benchmark: setup-dev ## Times of planning, logs, synth, artifacts, and of the gateway beside other proxies
 	python benchmarks/planning.py

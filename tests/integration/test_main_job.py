@@ -169,11 +169,12 @@ def test_what_does_not_fit_is_refused_before_the_model_is_asked(embedded: Embedd
 
 
 def test_what_the_model_refuses_comes_back_in_its_words(embedded: Embedded) -> None:
+    # The gateway does not read what it passes on here.
     body = {"inputs": "x", "parameters": {"temperature": -1.0, "do_sample": True}}
-    url = f"{embedded.base_url.removesuffix('/v1')}/generate"
+    url = f"{embedded.base_url.removesuffix('/v1')}/invocations"
     answer = httpx.post(url, json=body, headers={"x-api-key": embedded.api_key})
     assert answer.status_code == 422
-    assert "temperature" in answer.json()["error"]
+    assert "temperature" in answer.text
 
 
 def test_no_prompt_no_key_in_any_log_template_or_process(embedded: Embedded, workspace: Workspace) -> None:

@@ -350,9 +350,11 @@ def test_a_talk_goes_on_after_errors_and_interrupts(server: Gateway, capsys: pyt
 
 
 # Takes the terminal for its own, so that Ctrl-C reaches it as it reaches a shell's child.
+# In a test run in the background Ctrl-C is ignored, and stays so in what it starts.
 TAKE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.executable, [sys.executable, "-m", "modelzone", *sys.argv[1:]])
 """
 
@@ -434,8 +436,12 @@ def test_ctrl_c_ends_a_single_question(server: Gateway) -> None:
         return DONE
 
     server.replies = [stream(chunk("Hel"), hang)]
+    # A test run in the background ignores Ctrl-C, and what it starts would do so too.
+    restored = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
     command = [sys.executable, "-m", "modelzone", "chat", "--base-url", server.base_url, "--model", "m", "Who?"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", restored, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.read(3) == "Hel"
     process.send_signal(signal.SIGINT)

@@ -43,12 +43,6 @@ def test_how_long_a_revoked_key_may_work_without_dynamodb(name: str) -> None:
     assert {NUMBERS.get(word) or int(word) for word in said} == {STALE_SECONDS // 60}
 
 
-def test_the_meter_is_named_as_it_is() -> None:
-    from zone_constructs.gateway_keys import meter_key  # noqa: PLC0415
-
-    assert f"`{meter_key('<environment>', '<tenant>')}`" in document("deploying.md")
-
-
 @pytest.mark.parametrize("name", ["deploying.md", "gateway.md", "client.md"])
 def test_of_a_user_pool_only_id_tokens_are_offered(name: str) -> None:
     """The API's methods ask for no scopes, and API Gateway then takes no access tokens."""
