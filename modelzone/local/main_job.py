@@ -243,9 +243,12 @@ def ask(embedded: Embedded, *, prompt: str, model: str) -> Turn:
     """
     _say(f"POST {embedded.base_url}/chat/completions  model={model}")
     _write(f"\n  you    {prompt}\n  model  ")
+    notes: list[str] = []
     with Client(embedded.base_url, embedded.api_key, sleep=_wait) as client:
-        turn = Conversation(client, model=model, note=_say).ask(prompt, on_text=_write)
+        turn = Conversation(client, model=model, note=notes.append).ask(prompt, on_text=_write)
     _write("\n\n")
+    for note in notes:
+        _say(note)
     if turn.stopped:
         raise KeyboardInterrupt
     if not turn.pieces:
